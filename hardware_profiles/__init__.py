@@ -1,0 +1,1 @@
+"""Datasheet profiles of GPUs, one YAML file each; read them with `importlib.resources`."""
