@@ -61,6 +61,9 @@ class VisionSpec(Spec):
     layers_executed : int
         Layers that run by default; Hugging Face runs all 24 of CLIP although
         LLaVA reads the output of layer 23.
+    layers_needed : int, optional
+        Layers up to the last one whose output is read, which is where serving
+        engines stop; None if that is all of them.
     positions : int
         Rows of the learned position embedding; 0 where positions are rotary.
     pre_norm, post_norm : bool
@@ -83,6 +86,7 @@ class VisionSpec(Spec):
     intermediate_size: Positive
     layers: Positive
     layers_executed: Positive
+    layers_needed: Positive | None = None
     heads: Positive
     head_dim: Positive
     patch_size: Positive
@@ -115,6 +119,8 @@ class VisionSpec(Spec):
             raise ValueError(
                 f"layers_executed ({self.layers_executed}) exceeds layers ({self.layers})"
             )
+        if self.layers_needed is not None and self.layers_needed > self.layers:
+            raise ValueError(f"layers_needed ({self.layers_needed}) exceeds layers ({self.layers})")
         return self
 
 
