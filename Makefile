@@ -40,7 +40,7 @@ check: $(VENV)/.stamp-dev  ## Lint, format, types, import order, documentation
 	"$(BIN)/python" -m ruff check .
 	"$(BIN)/python" -m ruff format --check .
 	"$(BIN)/python" -m mypy
-	"$(BIN)/lint-imports"
+	"$(BIN)/lint-imports" --no-logo
 	"$(BIN)/python" -m pytest -q tests/test_packaging.py tests/test_docs.py
 
 format: $(VENV)/.stamp-dev  ## Apply the formatter and the safe fixes of the linter
