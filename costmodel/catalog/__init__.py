@@ -1,0 +1,1 @@
+"""Names, ``config.json`` files and folders -> specs of models and devices."""

@@ -14,11 +14,13 @@ from costmodel.specs.vision_rules import ImageRule
 __all__ = [
     "DYNAMIC_IMAGE",
     "build_model",
+    "check_same_pinpoints",
     "keeps_class_token",
     "llava_projector",
     "pinpoints",
     "processor_section",
     "tied_at_either_level",
+    "tile_side",
     "top_section",
     "with_needed_layers",
 ]
@@ -119,10 +121,27 @@ def pinpoints(section: Section, tile: int) -> tuple[tuple[int, int], ...]:
     return tuple(pairs)
 
 
+def tile_side(top: Section, vision: VisionSpec) -> int:
+    """Return the side of a tile, which is the tower's image size [pixels]."""
+    if vision.image_size is None:
+        top.fail("vision_config.image_size", "a tower that sees tiles needs a fixed size")
+    return vision.image_size
+
+
+def check_same_pinpoints(
+    points: tuple[tuple[int, int], ...], processor: Section, tile: int
+) -> None:
+    """Refuse a processor that cuts other canvases than the model joins again."""
+    key = "image_grid_pinpoints"
+    if key in processor and set(pinpoints(processor, tile)) != set(points):
+        processor.fail(key, "differs from config.json's image_grid_pinpoints")
+
+
 def build_model(
     top: Section,
     family: str,
     text: TextSpec,
+    *,
     vision: VisionSpec | None = None,
     projector: ProjectorSpec | None = None,
     image_rule: ImageRule | None = None,

@@ -82,7 +82,15 @@ def read(
         class_token=keeps_class_token(top, vision),
     )
     projector = llava_projector(top, vision, text, maps)
-    return build_model(top, "llava", text, vision, projector, rule, (size, size))
+    return build_model(
+        top,
+        "llava",
+        text,
+        vision=vision,
+        projector=projector,
+        image_rule=rule,
+        default_image=(size, size),
+    )
 
 
 def image_size(vision: VisionSpec, processor: Section) -> int:
