@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from datetime import date as Date
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from costmodel.specs.base import Spec
-from costmodel.units import UNIT_FACTORS, to_si
+from costmodel.specs.quantity import (
+    Bytes,
+    BytesPerSecond,
+    FlopsPerSecond,
+    Frequency,
+    Power,
+    Quantity,
+    Source,
+    check_sources,
+    measured_in,
+)
 
 __all__ = [
     "ComputeDtype",
@@ -24,34 +33,7 @@ __all__ = [
 ComputeDtype = Literal["fp64", "fp32", "tf32", "fp16", "bf16", "fp8", "int8", "int4", "fp4"]
 """Number formats a device can multiply in."""
 
-
-class Source(Spec):
-    """Where a number comes from."""
-
-    title: str
-    url: str = Field(pattern=r"^(https?://|doi:)")
-    date: Date
-    note: str = ""
-
-
-class Quantity(Spec):
-    """A number with its unit and the key of its source."""
-
-    value: Annotated[float, Field(gt=0)]
-    unit: str
-    source: str = "user"
-
-    @field_validator("unit")
-    @classmethod
-    def _known_unit(cls, unit: str) -> str:
-        if unit not in UNIT_FACTORS:
-            raise ValueError(f"unknown unit; known: {', '.join(UNIT_FACTORS)}")
-        return unit
-
-    @property
-    def si(self) -> float:
-        """The value in bytes, bytes/s, FLOP/s, Hz, W or s."""
-        return to_si(self.value, self.unit)
+_ACCUMULATE_ORDER = ("fp32", "int32", "fp64", "fp16")
 
 
 class PeakRate(Quantity):
@@ -66,15 +48,15 @@ class Memory(Spec):
     """Device memory."""
 
     kind: str
-    capacity: Quantity
-    bandwidth: Quantity
+    capacity: Bytes
+    bandwidth: BytesPerSecond
 
 
 class Interconnect(Spec):
     """Links out of the device; bandwidths are per GPU and per direction."""
 
-    nvlink_per_direction: Quantity | None = None
-    pcie_per_direction: Quantity
+    nvlink_per_direction: BytesPerSecond | None = None
+    pcie_per_direction: BytesPerSecond
 
 
 class HostProfile(Spec):
@@ -82,9 +64,14 @@ class HostProfile(Spec):
 
     name: str
     title: str
-    peak_fp32: Quantity
-    memory_bandwidth: Quantity
+    peak_fp32: FlopsPerSecond
+    memory_bandwidth: BytesPerSecond
     sources: dict[str, Source] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _sources_exist(self) -> HostProfile:
+        check_sources((self.peak_fp32, self.memory_bandwidth), self.sources)
+        return self
 
 
 class HardwareProfile(Spec):
@@ -92,6 +79,8 @@ class HardwareProfile(Spec):
 
     Peak rates are dense (no structured sparsity).  ``fp16`` and ``bf16``
     products accumulate in fp32 unless `PeakRate.accumulate` says otherwise.
+    ``tensor_boost_clock`` is the clock of the tensor peaks, where the vendor
+    quotes them below ``boost_clock``.
     """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")
@@ -101,25 +90,21 @@ class HardwareProfile(Spec):
     architecture: str
     chip: str
     compute_capability: str
-    multiprocessors: int = Field(gt=0)
-    base_clock: Quantity | None = None
-    boost_clock: Quantity
+    multiprocessors: int = Field(gt=0, strict=True)
+    base_clock: Frequency | None = None
+    boost_clock: Frequency
+    tensor_boost_clock: Frequency | None = None
     memory: Memory
-    l2_cache: Quantity
-    peaks: tuple[PeakRate, ...] = Field(min_length=1)
+    l2_cache: Bytes
+    peaks: tuple[Annotated[PeakRate, measured_in("FLOP/s")], ...] = Field(min_length=1)
     interconnect: Interconnect
-    tdp: Quantity
+    tdp: Power
     notes: str = ""
     sources: dict[str, Source] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _sources_exist(self) -> HardwareProfile:
-        for quantity in self.quantities():
-            if quantity.source != "user" and quantity.source not in self.sources:
-                raise ValueError(
-                    f"source {quantity.source!r} is not listed under 'sources' "
-                    f"({', '.join(self.sources) or 'empty'})"
-                )
+        check_sources(self.quantities(), self.sources)
         return self
 
     @model_validator(mode="after")
@@ -135,6 +120,7 @@ class HardwareProfile(Spec):
         found: list[Quantity | None] = [
             self.base_clock,
             self.boost_clock,
+            self.tensor_boost_clock,
             self.memory.capacity,
             self.memory.bandwidth,
             self.l2_cache,
@@ -144,3 +130,65 @@ class HardwareProfile(Spec):
             self.tdp,
         ]
         return [quantity for quantity in found if quantity is not None]
+
+    def peak_flops_per_s(
+        self, dtype: ComputeDtype, engine: Literal["tensor", "vector"] = "tensor"
+    ) -> float | None:
+        """Return the dense peak rate of one number format.
+
+        Of several accumulators for the format the one that libraries use by
+        default counts: fp32 or int32, else fp64, else fp16.
+
+        Parameters
+        ----------
+        dtype : str
+            Number format of the operands, a `ComputeDtype`.
+        engine : {"tensor", "vector"}
+            Matrix units or ordinary cores.
+
+        Returns
+        -------
+        float or None
+            Peak rate [FLOP/s]; None when the engine lacks the format.
+
+        Examples
+        --------
+        >>> from costmodel.catalog.hardware import load_gpu
+        >>> load_gpu("a100-80gb-sxm").peak_flops_per_s("bf16") / 1e12
+        312.0
+        >>> load_gpu("v100-sxm").peak_flops_per_s("bf16") is None
+        True
+        """
+        found = {
+            peak.accumulate: peak.si
+            for peak in self.peaks
+            if peak.dtype == dtype and peak.engine == engine
+        }
+        return next((found[kind] for kind in _ACCUMULATE_ORDER if kind in found), None)
+
+    def dtypes(self) -> tuple[ComputeDtype, ...]:
+        """Return the number formats that either engine can compute in, widest first.
+
+        Examples
+        --------
+        >>> from costmodel.catalog.hardware import load_gpu
+        >>> load_gpu("v100-sxm").dtypes()
+        ('fp64', 'fp32', 'fp16')
+        """
+        have = {peak.dtype for peak in self.peaks}
+        return tuple(dtype for dtype in get_args(ComputeDtype) if dtype in have)
+
+    @property
+    def bandwidth_bytes_per_s(self) -> float:
+        """Peak bandwidth of device memory [bytes/s]."""
+        return self.memory.bandwidth.si
+
+    @property
+    def capacity_bytes(self) -> float:
+        """Device memory that the driver reports [bytes]."""
+        return self.memory.capacity.si
+
+    @property
+    def link_bytes_per_s(self) -> float:
+        """Peak rate to another GPU, one direction [bytes/s]: NVLink if present, else PCIe."""
+        return (self.interconnect.nvlink_per_direction or self.interconnect.pcie_per_direction).si
