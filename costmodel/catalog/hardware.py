@@ -158,10 +158,8 @@ def _resolve(text: str) -> str:
             return name
     hint = "A path to a YAML file is accepted too."
     close = did_you_mean(text, aliases)
-    if close and did_you_mean(text, names) not in (aliases[close], None):
+    if close and aliases[close] != did_you_mean(text, names):
         hint = f"{close} is an alias of {aliases[close]}. {hint}"
-    elif close and did_you_mean(text, names) is None:
-        hint = f"Did you mean {close} ({aliases[close]})? {hint}"
     raise UnknownNameError("gpu", text, names, hint)
 
 

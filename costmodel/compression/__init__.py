@@ -1,0 +1,1 @@
+"""Visual-token compression: the interface, the plan, and one module per method."""

@@ -1,0 +1,1 @@
+"""Seconds per operator: the device, the interface of a time model, the models."""

@@ -2,7 +2,7 @@
 
 from costmodel.vision_tokens.layout import ImageSize, Segment, VideoSize, VisualLayout
 from costmodel.vision_tokens.parse import parse_image, parse_video
-from costmodel.vision_tokens.registry import assumed_visual_layout, visual_layout
+from costmodel.vision_tokens.registry import assumed_visual_layout, image_layouts, visual_layout
 
 __all__ = [
     "ImageSize",
@@ -10,6 +10,7 @@ __all__ = [
     "VideoSize",
     "VisualLayout",
     "assumed_visual_layout",
+    "image_layouts",
     "parse_image",
     "parse_video",
     "visual_layout",

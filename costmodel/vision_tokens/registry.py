@@ -11,7 +11,7 @@ from costmodel.specs.vision_rules import ImageRule
 from costmodel.vision_tokens import anyres, anyres_max, fixed, smart_resize, split, tile
 from costmodel.vision_tokens.layout import ImageSize, VideoSize, VisualLayout, combine
 
-__all__ = ["RULES", "RuleFunctions", "assumed_visual_layout", "visual_layout"]
+__all__ = ["image_layouts", "RULES", "RuleFunctions", "assumed_visual_layout", "visual_layout"]
 
 # Each function takes its own rule class first; the registry pairs them by name.
 ImageFunction = Callable[[Any, ImageSize], VisualLayout]
@@ -66,10 +66,10 @@ RULES: dict[str, RuleFunctions] = {
 """The functions of each rule, by the rule's name in a model spec."""
 
 
-def visual_layout(
+def image_layouts(
     rule: ImageRule, images: Sequence[ImageSize], videos: Sequence[VideoSize] = ()
-) -> VisualLayout:
-    """Lay out the images and videos of one prompt.
+) -> list[VisualLayout]:
+    """Lay out each image and video of one prompt.
 
     Parameters
     ----------
@@ -82,8 +82,8 @@ def visual_layout(
 
     Returns
     -------
-    VisualLayout
-        The sum over all of them; empty without any.
+    list of VisualLayout
+        Images first, then videos.
 
     Raises
     ------
@@ -95,8 +95,8 @@ def visual_layout(
     Examples
     --------
     >>> from costmodel.specs.vision_rules import FixedRule
-    >>> visual_layout(FixedRule(image_size=336, patch_size=14), [ImageSize(640, 480)] * 2).features
-    1152
+    >>> len(image_layouts(FixedRule(image_size=336, patch_size=14), [ImageSize(640, 480)] * 2))
+    2
     """
     functions = RULES[rule.rule]
     if videos and functions.video is None:
@@ -109,7 +109,31 @@ def visual_layout(
     parts = [lay_out(rule, image) for image in images] if lay_out is not None else []
     if functions.video is not None:
         parts += [functions.video(rule, video) for video in videos]
-    return combine(parts)
+    return parts
+
+
+def visual_layout(
+    rule: ImageRule, images: Sequence[ImageSize], videos: Sequence[VideoSize] = ()
+) -> VisualLayout:
+    """Lay out the images and videos of one prompt together.
+
+    Parameters
+    ----------
+    rule, images, videos
+        As in `image_layouts`, with the same errors.
+
+    Returns
+    -------
+    VisualLayout
+        The sum over all of them; empty without any.
+
+    Examples
+    --------
+    >>> from costmodel.specs.vision_rules import FixedRule
+    >>> visual_layout(FixedRule(image_size=336, patch_size=14), [ImageSize(640, 480)] * 2).features
+    1152
+    """
+    return combine(image_layouts(rule, images, videos))
 
 
 def assumed_visual_layout(rule: ImageRule, features: int) -> VisualLayout:

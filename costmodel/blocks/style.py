@@ -1,0 +1,36 @@
+"""How a block is executed: what is fused, which attention runs, how it is sharded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sympy import Expr, Integer
+
+from costmodel.ops import AttentionImpl
+from costmodel.symbols import sym
+
+__all__ = ["Style"]
+
+
+@dataclass(frozen=True)
+class Style:
+    """Execution style of a block.
+
+    Attributes
+    ----------
+    fused : bool
+        Serving-style fused projections and elementwise kernels.
+    attention : {"flash", "sdpa", "eager"}
+        Attention implementation.
+    tp : int
+        Tensor-parallel devices.
+    """
+
+    fused: bool
+    attention: AttentionImpl
+    tp: int = 1
+
+    @property
+    def devices(self) -> Expr:
+        """Number of devices: the symbol N, or 1 so that formulas of one device stay plain."""
+        return sym("N") if self.tp > 1 else Integer(1)

@@ -1,0 +1,54 @@
+"""Random sampling: a random subset of the visual tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sympy import Integer
+
+from costmodel.compression.method import Context, Method
+from costmodel.compression.plan import CompressionPlan
+from costmodel.compression.selection import KeepParams, select
+from costmodel.ops import ZERO, copy, elementwise
+from costmodel.symbols import sym
+
+__all__ = ["METHOD"]
+
+_INDEX_BYTES = Integer(8)
+
+
+class RandomSampling(Method):
+    """``randperm(m)[:k]`` and a gather per image: two kernels, no parameters."""
+
+    name = "random"
+    title = "Random sampling"
+    summary = "Keeps k random tokens of each image: one permutation and one gather."
+    where = "after the projector (or before it)"
+    reference = "Y. Omri et al., Token Sequence Compression for Efficient Multimodal Computing"
+    url = "https://arxiv.org/abs/2504.17892"
+
+    class Params(KeepParams):
+        """Number of tokens and position."""
+
+    def plan(self, params: KeepParams, context: Context) -> CompressionPlan:
+        """Return a plan with a permutation and a gather per image."""
+        chosen = select(params, context, self.name)
+        ops = []
+        for image in chosen.images:
+            problems = sym("b") * image.units
+            ops += [
+                elementwise(
+                    f"{image.label}.randperm", "compression", rows=problems * image.tokens,
+                    cols=Integer(1), read=ZERO, write=_INDEX_BYTES, flops_per_element=Integer(1),
+                ),
+                copy(f"{image.label}.gather", "compression", rows=problems * image.kept,
+                     cols=chosen.width),
+            ]  # fmt: skip
+        return chosen.plan(context, self.name, ops=tuple(ops))
+
+    def params_for(self, kept_per_image: int, context: Context) -> dict[str, Any]:
+        """Return ``k``."""
+        return {"k": kept_per_image}
+
+
+METHOD = RandomSampling()

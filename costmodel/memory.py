@@ -1,0 +1,128 @@
+"""Device memory: weights, KV cache, peak activations; what fits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sympy import Expr
+
+from costmodel.evaluate import FloatArray, evaluate_expressions, resolve
+from costmodel.ops import ZERO
+from costmodel.program import Phase, Program
+from costmodel.specs.workload import MAX_BATCH
+from costmodel.symbols import sym
+
+__all__ = ["Memory", "largest_batch", "memory"]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on one device, as arrays over points.
+
+    Attributes
+    ----------
+    weights, kv_cache, activations_peak : ndarray
+        Parts [B].  The CUDA context, allocator slack and a serving engine's
+        reserves are not counted.
+    kv_cache_groups : tuple of (int, ndarray)
+        Layers and bytes of each decoder group.
+    peak_op : str
+        Operator at which activations peak at the first point.
+    """
+
+    weights: FloatArray
+    kv_cache: FloatArray
+    activations_peak: FloatArray
+    kv_cache_groups: tuple[tuple[int, FloatArray], ...]
+    peak_op: str
+
+    @property
+    def total(self) -> FloatArray:
+        """Sum of the parts [B]."""
+        return self.weights + self.kv_cache + self.activations_peak
+
+
+def weight_bytes(program: Program) -> Expr:
+    """Return the bytes of all parameters on one device as an expression [B]."""
+    return sum(
+        (
+            item.count / item.shards * (sym("bw") if item.linear else sym("bo"))
+            for item in program.weights
+        ),
+        start=ZERO,
+    )
+
+
+def memory(program: Program, **overrides: Any) -> Memory:
+    """Evaluate the memory of a program.
+
+    Peak activations are the most that is live at once over all operators of
+    prefill and of decode.
+
+    Parameters
+    ----------
+    program : Program
+        The program.
+    **overrides : float or array_like
+        Symbol values, as in `costmodel.evaluate.evaluate`.
+
+    Returns
+    -------
+    Memory
+    """
+    phases: tuple[Phase, ...] = ("prefill", "decode")
+    prefill = program.phase_ops("prefill")
+    groups = [group.bytes for group in program.cache]
+    values = resolve(program, "prefill", overrides)
+    results = evaluate_expressions(
+        [weight_bytes(program), *groups, *(op.live for op in prefill)], values
+    )
+    live = [results[1 + len(groups) :]]
+    live.append(
+        evaluate_expressions(
+            [op.live for op in program.phase_ops(phases[1])],
+            resolve(program, phases[1], overrides),
+        )
+    )
+    points = np.broadcast_shapes(*(np.shape(value) for value in values.values()))
+    stacked = np.stack([np.broadcast_to(row, points) for rows in live for row in rows])
+    names = [op.name for op in prefill] + [op.name for op in program.phase_ops(phases[1])]
+    per_group = [np.broadcast_to(row, points) for row in results[1 : 1 + len(groups)]]
+    cache: FloatArray = np.sum(per_group, axis=0)
+    return Memory(
+        weights=np.broadcast_to(results[0], points),
+        kv_cache=cache,
+        activations_peak=stacked.max(axis=0),
+        kv_cache_groups=tuple(
+            (group.layers, row) for group, row in zip(program.cache, per_group, strict=True)
+        ),
+        peak_op=names[int(stacked.reshape(len(names), -1)[:, 0].argmax())],
+    )
+
+
+def largest_batch(program: Program, capacity_bytes: float) -> int:
+    """Return the largest batch whose weights, cache and activations fit.
+
+    Parameters
+    ----------
+    program : Program
+        The program; its own batch does not matter.
+    capacity_bytes : float
+        Memory of one device [B].
+
+    Returns
+    -------
+    int
+        0 if not even one request fits; at most `MAX_BATCH`.
+    """
+    low, high = 0, MAX_BATCH
+    while low < high:
+        # A step over 64 batches narrows the bracket 64-fold: memory grows with the batch.
+        tried = np.unique(np.linspace(low + 1, high, 64).astype(np.int64))
+        fits = memory(program, b=tried).total <= capacity_bytes
+        best = int(tried[fits][-1]) if fits.any() else low
+        following = tried[tried > best]
+        low, high = best, int(following[0]) - 1 if following.size else best
+    return low

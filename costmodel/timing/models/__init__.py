@@ -1,0 +1,1 @@
+"""Time models, one module each; `costmodel.timing.model` finds them by name."""
