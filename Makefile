@@ -20,7 +20,8 @@ DEMO := llava-1.5-7b --text-tokens 64 --compress cluster:k=64
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo install dev test check format verify bench lock clean distclean
+.PHONY: help demo install dev test format verify bench lock clean distclean \
+	check check-lint check-format check-types check-imports check-docs
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -36,11 +37,22 @@ dev: $(VENV)/.stamp-dev  ## Install the tools for development as well
 test: $(VENV)/.stamp-test  ## Run the whole test suite but the part that needs torch
 	"$(BIN)/python" -m pytest -m "not verify" $(PYTEST_ARGS)
 
-check: $(VENV)/.stamp-dev  ## Lint, format, types, import order, documentation
+# One target each, so that `make -k check` reports all that is wrong, not the first.
+check: check-lint check-format check-types check-imports check-docs  ## Lint, format, types, import order, documents
+
+check-lint: $(VENV)/.stamp-dev
 	"$(BIN)/python" -m ruff check .
+
+check-format: $(VENV)/.stamp-dev
 	"$(BIN)/python" -m ruff format --check .
+
+check-types: $(VENV)/.stamp-dev
 	"$(BIN)/python" -m mypy
+
+check-imports: $(VENV)/.stamp-dev
 	"$(BIN)/lint-imports" --no-logo
+
+check-docs: $(VENV)/.stamp-dev
 	"$(BIN)/python" -m pytest -q tests/test_packaging.py tests/test_docs.py
 
 format: $(VENV)/.stamp-dev  ## Apply the formatter and the safe fixes of the linter

@@ -72,7 +72,7 @@ def test_relative_links_resolve(document: Path) -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=_name)
-def test_commands_parse(document: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_commands_parse(document: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each command line is parsed by the real command; nothing is run."""
     commands = list(_commands(document.read_text(encoding="utf-8")))
     if document == ROOT / "README.md":
