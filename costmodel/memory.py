@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from sympy import Expr
 
-from costmodel.evaluate import FloatArray, evaluate_expressions, resolve
+from costmodel.evaluation import FloatArray, evaluate_expressions, resolve
 from costmodel.ops import ZERO
 from costmodel.program import Phase, Program
 from costmodel.specs.workload import MAX_BATCH
@@ -66,7 +66,7 @@ def memory(program: Program, **overrides: Any) -> Memory:
     program : Program
         The program.
     **overrides : float or array_like
-        Symbol values, as in `costmodel.evaluate.evaluate`.
+        Symbol values, as in `costmodel.evaluation.evaluate`.
 
     Returns
     -------

@@ -422,24 +422,18 @@ def _decoder_relations(
             past: text_tokens + cached + Max(produced - 2, 0) * Rational(1, 2),
         }
 
-        def other(
-            name: str, visual_count: Expr | int | None, hidden: Symbol = hidden, index: int = index
-        ) -> Expr:
-            if visual_count is None:
-                return hidden
-            symbol = indexed(name, index, count)
-            prefill[symbol] = text_tokens + sympy.sympify(visual_count)
-            decode[symbol] = Integer(1)
-            return symbol
-
         tokens.append(
             LayerTokens(
                 label=f"_{index}" if count > 1 else "",
                 layers=layers,
                 hidden=hidden,
-                computed_kv=other("sk", group.visual_kv),
-                mlp=other("sm", group.visual_mlp),
-                attending=other("sa", group.visual_attended),
+                computed_kv=_tokens_of(
+                    "sk", group.visual_kv, index, count, hidden, prefill, decode
+                ),
+                mlp=_tokens_of("sm", group.visual_mlp, index, count, hidden, prefill, decode),
+                attending=_tokens_of(
+                    "sa", group.visual_attended, index, count, hidden, prefill, decode
+                ),
                 past=past,
             )
         )
@@ -452,6 +446,24 @@ def _decoder_relations(
     prefill[sym("v")] = first
     decode[sym("v")] = ZERO
     return tuple(cache), tokens
+
+
+def _tokens_of(
+    name: str,
+    visual: Expr | int | None,
+    index: int,
+    count: int,
+    hidden: Expr,
+    prefill: dict[Symbol, Expr],
+    decode: dict[Symbol, Expr],
+) -> Expr:
+    """Return the symbol of a count that differs from the hidden state's, or that count."""
+    if visual is None:
+        return hidden
+    symbol = indexed(name, index, count)
+    prefill[symbol] = sym("T") + sympy.sympify(visual)
+    decode[symbol] = Integer(1)
+    return symbol
 
 
 def _bind(

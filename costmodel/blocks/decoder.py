@@ -91,7 +91,7 @@ def decoder_layers(spec: TextSpec, tokens: LayerTokens, style: Style) -> list[Op
     list of Op
         In execution order, each with ``repeat`` = layers of the group.
     """
-    b, d, H, D, f = (sym(name) for name in ("b", "d", "H", "D", "f"))
+    b, d, H, D = (sym(name) for name in "bdHD")
     n, repeat = style.devices, tokens.layers
     heads, kv_heads = H / n, _local_kv_heads(spec, style)
     rows, kv_rows, mlp_rows = b * tokens.hidden, b * tokens.computed_kv, b * tokens.mlp

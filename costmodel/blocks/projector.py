@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from sympy import Expr
 
 from costmodel.blocks.style import Style
@@ -55,7 +57,7 @@ def projector(spec: ProjectorSpec, rows: Expr, style: Style, newlines: bool) -> 
     if spec.norm and spec.norm_after_merge:
         ops.append(norm_op(rows, widths[0]))
     last = len(widths) - 1
-    for layer, (into, out) in enumerate(zip(widths, widths[1:], strict=False), start=1):
+    for layer, (into, out) in enumerate(pairwise(widths), start=1):
         ops.append(
             gemm(f"projector.linear_{layer}", "projector", m=rows, n=out, k=into, bias=spec.bias)
         )
@@ -79,7 +81,7 @@ def projector(spec: ProjectorSpec, rows: Expr, style: Style, newlines: bool) -> 
 def projector_weights(spec: ProjectorSpec) -> list[Weights]:
     """Parameters of the projector."""
     widths = _widths(spec)
-    linear = sum((into * out for into, out in zip(widths, widths[1:], strict=False)), start=ZERO)
+    linear = sum((into * out for into, out in pairwise(widths)), start=ZERO)
     small: Expr = sum(widths[1:], start=ZERO) if spec.bias else ZERO
     if spec.norm:
         vectors = 2 if spec.norm == "layernorm" else 1

@@ -126,7 +126,6 @@ def vision_layers(spec: VisionSpec, tokens: TowerTokens, style: Style) -> list[O
     b, width, inner = sym("b"), sym("dv"), sym("Hv") * sym("Dv")
     rows, mlp_rows, repeat = b * tokens.rows, b * tokens.mlp_rows, tokens.layers
     residual = rows * width * sym("ba")
-    stage = "vision_encoder"
     fused_residual = style.fused
     ops: list[Op] = []
 
@@ -183,7 +182,7 @@ def vision_layers(spec: VisionSpec, tokens: TowerTokens, style: Style) -> list[O
     for index, group in enumerate(tokens.attended):
         part = "attention" if len(tokens.attended) == 1 else f"attention_{index}"
         ops += attention(
-            name(part), stage, kind="attention_encoder", impl=style.attention,
+            name(part), "vision_encoder", kind="attention_encoder", impl=style.attention,
             batch=b * group.count, q_len=group.length, kv_len=group.length, heads=sym("Hv"),
             kv_heads=sym("Hv"), head_dim=sym("Dv"), repeat=repeat, held=residual,
         )  # fmt: skip

@@ -7,7 +7,6 @@ from typing import Any
 
 from costmodel.catalog.section import LARGEST_SIZE, Section
 from costmodel.catalog.towers import feature_layers
-from costmodel.errors import ConfigError
 from costmodel.specs.model import ModelSpec, ProjectorSpec, TextSpec, VisionSpec
 from costmodel.specs.vision_rules import ImageRule
 
@@ -150,17 +149,14 @@ def build_model(
     """Assemble the spec; its name is the configuration's own until a preset or path gives one."""
     name = top.data.get("_name_or_path")
     name = name if isinstance(name, str) and name.strip() else family
-    try:
-        return ModelSpec(
-            name=name,
-            title=name,
-            family=family,
-            text=text,
-            vision=vision,
-            projector=projector,
-            image_rule=image_rule,
-            default_image=default_image,
-            notes=tuple(top.notes),
-        )
-    except ValueError as error:
-        raise ConfigError(f"{top.where}: {error}") from None
+    return ModelSpec(
+        name=name,
+        title=name,
+        family=family,
+        text=text,
+        vision=vision,
+        projector=projector,
+        image_rule=image_rule,
+        default_image=default_image,
+        notes=tuple(top.notes),
+    )

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from costmodel.catalog.section import LARGEST_LAYERS, Section
-from costmodel.errors import ConfigError, did_you_mean
+from costmodel.errors import did_you_mean
 from costmodel.specs.model import TextSpec
 
 __all__ = ["TEXT_ARCHITECTURES", "TextArchitecture", "read_text"]
@@ -191,27 +191,24 @@ def read_text(
     if bias is None:
         bias = keys.boolean(architecture.bias_key)
     layers = keys.integer("num_hidden_layers", maximum=LARGEST_LAYERS)
-    try:
-        return TextSpec(
-            model_type=kind,
-            hidden_size=hidden,
-            intermediate_size=keys.integer("intermediate_size"),
-            layers=layers,
-            heads=heads,
-            kv_heads=kv_heads,
-            head_dim=head_dim,
-            vocab_size=keys.integer("vocab_size"),
-            activation=keys.text("hidden_act"),
-            qkv_bias=bias,
-            o_bias=bias and architecture.qkv_bias is None,
-            mlp_bias="mlp_bias" in keys.defaults and keys.boolean("mlp_bias"),
-            qk_norm=architecture.qk_norm,
-            tie_word_embeddings=_tied(keys) if tied is None else tied,
-            max_position_embeddings=keys.optional_integer("max_position_embeddings"),
-            sliding_window=_sliding_window(keys, layers),
-        )
-    except ValueError as error:
-        raise ConfigError(f"{section.where}: {section.prefix or 'text'}: {error}") from None
+    return TextSpec(
+        model_type=kind,
+        hidden_size=hidden,
+        intermediate_size=keys.integer("intermediate_size"),
+        layers=layers,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        vocab_size=keys.integer("vocab_size"),
+        activation=keys.text("hidden_act"),
+        qkv_bias=bias,
+        o_bias=bias and architecture.qkv_bias is None,
+        mlp_bias="mlp_bias" in keys.defaults and keys.boolean("mlp_bias"),
+        qk_norm=architecture.qk_norm,
+        tie_word_embeddings=_tied(keys) if tied is None else tied,
+        max_position_embeddings=keys.optional_integer("max_position_embeddings"),
+        sliding_window=_sliding_window(keys, layers),
+    )
 
 
 def _tied(keys: Section) -> bool:

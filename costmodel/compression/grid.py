@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from sympy import Expr
+from sympy import Expr, Symbol
 
 from costmodel.compression.method import Context
 from costmodel.compression.plan import CompressionPlan, Insertion, TokenCount
-from costmodel.errors import InputError
+from costmodel.errors import InputError, UnsupportedError
 from costmodel.symbols import sym
 
 __all__ = ["grid_plan", "window_for"]
@@ -43,11 +43,21 @@ def grid_plan(
     ------
     InputError
         If tokens form no square grid or the window does not divide it.
+    UnsupportedError
+        If the projector joins neighbours, so that nothing can be fused before it.
     """
     _check(context, method, window)
+    if before_projector and context.projector.merge > 1:
+        raise UnsupportedError(
+            "compress",
+            method,
+            f"a model whose projector keeps every tower token; {context.model.name}'s joins them",
+        )
     before = context.features
     kept: Expr = sym("m") / sym("a") ** 2
-    values = {sym("m"): before, sym("a"): window, sym("c"): width} | dict(rest.pop("values", {}))
+    values: dict[Symbol, float] = {sym("m"): before, sym("a"): window, sym("c"): width} | dict(
+        rest.pop("values", {})
+    )
     replaced = bool(rest.get("replaces_projector", False))
     return CompressionPlan(
         method=method,

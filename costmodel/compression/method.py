@@ -106,10 +106,14 @@ class Context:
         return ", ".join(f"{group.layout.features} tokens per image" for group in self.images)
 
 
+class NoParams(Spec):
+    """No parameters."""
+
+
 class Method(ABC):
     """A way to reduce the number of visual tokens.
 
-    Class attributes name and document it; `Params` holds its parameters.
+    Class attributes name and document it; `Params` is the spec of its parameters.
     """
 
     name: ClassVar[str]
@@ -122,8 +126,7 @@ class Method(ABC):
     training: ClassVar[str] = "none"
     unknown: ClassVar[str] = ""
 
-    class Params(Spec):
-        """No parameters."""
+    Params: ClassVar[type[Spec]] = NoParams
 
     @abstractmethod
     def plan(self, params: Any, context: Context) -> CompressionPlan:

@@ -55,10 +55,9 @@ def check_count(field: str, value: object, *, low: int, high: int) -> int:
     >>> check_count("batch", 4, low=1, high=10)
     4
     """
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if not whole or not low <= int(value) <= high:  # type: ignore[call-overload]
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
         raise InputError(field, value, f"a whole number from {low} to {high:,}")
-    return int(value)  # type: ignore[call-overload]
+    return value
 
 
 def check_dtype(field: str, value: str, choices: tuple[str, ...]) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from costmodel.errors import UnknownNameError
-from costmodel.evaluate import Evaluation, FloatArray
+from costmodel.evaluation import Evaluation, FloatArray
 from costmodel.specs.workload import Deployment
 from costmodel.timing import models as _models
 from costmodel.timing.device import Device

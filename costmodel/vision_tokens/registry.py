@@ -11,7 +11,7 @@ from costmodel.specs.vision_rules import ImageRule
 from costmodel.vision_tokens import anyres, anyres_max, fixed, smart_resize, split, tile
 from costmodel.vision_tokens.layout import ImageSize, VideoSize, VisualLayout, combine
 
-__all__ = ["image_layouts", "RULES", "RuleFunctions", "assumed_visual_layout", "visual_layout"]
+__all__ = ["RULES", "RuleFunctions", "assumed_visual_layout", "image_layouts", "visual_layout"]
 
 # Each function takes its own rule class first; the registry pairs them by name.
 ImageFunction = Callable[[Any, ImageSize], VisualLayout]

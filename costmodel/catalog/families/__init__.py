@@ -14,6 +14,8 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
+from pydantic import ValidationError
+
 from costmodel.errors import ConfigError, did_you_mean
 from costmodel.specs.model import ModelSpec
 
@@ -132,5 +134,9 @@ def read_config(
     32
     """
     read = _family_of(config, where).read
-    spec: ModelSpec = read(config, preprocessor, where)
+    try:
+        spec: ModelSpec = read(config, preprocessor, where)
+    except ValidationError as error:
+        problems = "; ".join(str(problem["msg"]) for problem in error.errors())
+        raise ConfigError(f"{where}: {problems.removeprefix('Value error, ')}") from None
     return spec

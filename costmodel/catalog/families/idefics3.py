@@ -25,7 +25,11 @@ __all__ = ["DEFAULTS", "MODEL_TYPES", "PROCESSOR_DEFAULTS", "VISION_DEFAULTS", "
 
 MODEL_TYPES = ("idefics3",)
 
-DEFAULTS: Mapping[str, Any] = {"scale_factor": 2, "tie_word_embeddings": False}
+DEFAULTS: Mapping[str, Any] = {
+    "scale_factor": 2,
+    "image_token_id": 128257,
+    "tie_word_embeddings": False,
+}
 
 VISION_DEFAULTS: Mapping[str, Any] = {
     "hidden_size": 1152,
@@ -43,6 +47,12 @@ PROCESSOR_DEFAULTS: Mapping[str, Any] = {
     "max_image_size": {"longest_edge": 364},
     "do_image_splitting": True,
 }
+
+_SPELLED_TAGS: Mapping[int, tuple[int, int]] = {128256: (8, 4), 49152: (9, 5)}
+"""Text tokens of ``<row_1_col_1>`` and ``<global-img>`` by size of the base vocabulary.
+
+Llama 3 and SmolLM2: the pieces that the pre-tokenizer of each cuts the tags into.
+"""
 
 
 def read(
@@ -127,6 +137,7 @@ def read_as(
 def _split_rule(top: Section, processor: Section, vision: VisionSpec) -> SplitRule:
     merge = top.integer("scale_factor")
     tile, longest = _tile_and_longest_edge(processor, vision)
+    tile_tag, global_tag = _tag_tokens(top)
     side = tile // vision.patch_size
     if side < 1 or side % merge:
         top.fail(
@@ -139,7 +150,22 @@ def _split_rule(top: Section, processor: Section, vision: VisionSpec) -> SplitRu
         merge=merge,
         longest_edge=longest,
         split=processor.boolean("do_image_splitting"),
+        tile_tag_tokens=tile_tag,
+        global_tag_tokens=global_tag,
     )
+
+
+def _tag_tokens(top: Section) -> tuple[int, int]:
+    """Tokens of a tile's and of the global image's tag.
+
+    Where the checkpoint adds only the three tokens around an image to its base
+    vocabulary, the tags are spelled out; SmolVLM-256M and later ones add them too.
+    """
+    image_token = top.integer("image_token_id", minimum=0)
+    for base, tokens in _SPELLED_TAGS.items():
+        if base <= image_token <= base + 2:
+            return tokens
+    return 1, 1
 
 
 def _tile_and_longest_edge(processor: Section, vision: VisionSpec) -> tuple[int, int]:

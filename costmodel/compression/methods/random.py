@@ -27,8 +27,7 @@ class RandomSampling(Method):
     reference = "Y. Omri et al., Token Sequence Compression for Efficient Multimodal Computing"
     url = "https://arxiv.org/abs/2504.17892"
 
-    class Params(KeepParams):
-        """Number of tokens and position."""
+    Params = KeepParams
 
     def plan(self, params: KeepParams, context: Context) -> CompressionPlan:
         """Return a plan with a permutation and a gather per image."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from costmodel.evaluate import Evaluation, FloatArray
+from costmodel.evaluation import Evaluation, FloatArray
 from costmodel.ops import Op
 from costmodel.specs.workload import Deployment
 from costmodel.symbols import sym
 from costmodel.timing.device import Device
-from costmodel.timing.model import BOUNDS, PassTimes
+from costmodel.timing.model import BOUNDS, PassTimes, Provenance
 
 __all__ = ["MODEL", "IdealRoofline"]
 
@@ -45,10 +45,11 @@ class IdealRoofline:
             seconds.append(stacked.max(axis=0))
             codes = np.array([BOUNDS.index(bound) for bound in terms])
             bounds.append(codes[winner])
+        rests_on: Provenance = "datasheet"
         return PassTimes(
             op_s=np.stack(seconds),
             bound=np.stack(bounds),
-            provenance=("datasheet",) * len(evaluation.ops),
+            provenance=(rests_on,) * len(evaluation.ops),
             host_overhead_s=np.zeros(evaluation.points),
         )
 
