@@ -29,8 +29,11 @@ FLOOR = "import numpy, sympy"
 def seconds(command: list[str]) -> float:
     """Return the wall time of one run of `command` in a fresh process."""
     start = time.perf_counter()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - start
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
+    elapsed_s = time.perf_counter() - start
+    if done.returncode:
+        raise SystemExit(f"failed with {done.returncode}: {' '.join(command)}")
+    return elapsed_s
 
 
 def measure(repeats: int) -> dict[str, list[float]]:
