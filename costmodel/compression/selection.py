@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 from sympy import Expr, Integer, Symbol
@@ -83,16 +84,35 @@ class Selection:
     kept_count: int
     before_projector: bool
 
-    def plan(self, context: Context, method: str, **rest: object) -> CompressionPlan:
-        """Return the plan of a static method that keeps these tokens in all layers."""
+    def plan(
+        self,
+        context: Context,
+        method: str,
+        *,
+        values: Mapping[Symbol, float] | None = None,
+        **rest: Any,
+    ) -> CompressionPlan:
+        """Return the plan of a static method that keeps these tokens in all layers.
+
+        Parameters
+        ----------
+        context : Context
+            Model and images.
+        method : str
+            Its name.
+        values : mapping of Symbol to float, optional
+            Values of further symbols of its operators.
+        **rest
+            Other fields of the plan.
+        """
         return CompressionPlan(
             method=method,
             insertion=Insertion("after_encoder" if self.before_projector else "after_projector"),
             kept=TokenCount.static(self.kept_count),
             decoder_groups=context.uniform(self.kept),
             projector_rows=(self.kept - context.markers) if self.before_projector else None,
-            values=self.values,
-            **rest,  # type: ignore[arg-type]
+            values={**self.values, **(values or {})},
+            **rest,
         )
 
 

@@ -6,7 +6,7 @@ import math
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
-from sympy import Integer
+from sympy import Integer, Symbol
 
 from costmodel.compression.method import Context, Method
 from costmodel.compression.plan import CompressionPlan
@@ -69,8 +69,7 @@ class ClusterAndAggregate(Method):
         kinds = len(chosen.images)
         check = params.impl == "eager" if params.check is None else params.check
         ops: list[Op] = []
-        values = dict(chosen.values)
-        values |= {sym("I"): params.iterations, sym("R"): params.n_init}
+        values: dict[Symbol, float] = {sym("I"): params.iterations, sym("R"): params.n_init}
         for index, image in enumerate(chosen.images):
             trials = indexed("J", index, kinds)
             values[trials] = _trials(params, image.kept_count)
@@ -88,15 +87,14 @@ class ClusterAndAggregate(Method):
                         note="mean position per cluster, sort, gather",
                     )
                 )  # fmt: skip
-        plan = chosen.plan(
+        return chosen.plan(
             context,
             self.name,
+            values=values,
             ops=tuple(ops),
             graph_safe=params.impl == "fused" and not check,
             notes=_notes(params, check),
         )
-        plan.values.update(values)
-        return plan
 
     def params_for(self, kept_per_image: int, context: Context) -> dict[str, Any]:
         """Return ``k``."""
