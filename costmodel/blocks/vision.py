@@ -55,8 +55,6 @@ class TowerTokens:
         Tokens per request in norms and attention projections.
     mlp_rows : Expr
         Tokens per request in the MLP.
-    window : bool
-        Whether `attended` are windows.
     """
 
     label: str
@@ -64,7 +62,6 @@ class TowerTokens:
     attended: tuple[Sequences, ...]
     rows: Expr
     mlp_rows: Expr
-    window: bool = False
 
 
 def vision_embedding(spec: VisionSpec, patches: Expr, tokens: Expr, style: Style) -> list[Op]:

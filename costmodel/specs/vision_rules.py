@@ -158,7 +158,7 @@ class SplitRule(Spec):
     `tile_tag_tokens` and `global_tag_tokens` are the text tokens of one
     ``<row_1_col_1>`` and of ``<global-img>``: 1 where the tokenizer holds them as
     added tokens (SmolVLM-256M and -500M), more where they are spelled out
-    (Idefics3-8B-Llama3: 8 and 4).
+    (Idefics3-8B-Llama3: 8 and 4; SmolVLM-2B: 9 and 5).
     """
 
     rule: Literal["split"] = "split"

@@ -117,7 +117,8 @@ def layout(rule: SplitRule, image: ImageSize) -> VisualLayout:
     Assumed of the tokenizer: ``<fake_token_around_image>`` and ``\n`` are one token
     each, and so is ``\n\n`` (after the last row), as in those of Llama-3 and
     SmolLM2.  How many tokens a tag takes differs by checkpoint and is part of the
-    rule.
+    rule; transformers' ``_get_num_multimodal_tokens`` always counts one and so
+    differs from the prompt that it encodes for Idefics3-8B.
 
     Examples
     --------
