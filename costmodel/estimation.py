@@ -108,8 +108,10 @@ class OpRow:
         compute, memory, link, host or launch.
     provenance : str
         What the time rests on.
-    formula : dict of str to str
-        FLOPs and bytes of one execution as expressions.
+    note : str
+        A remark.
+    op : Op
+        The symbolic operator.
     """
 
     name: str
@@ -126,8 +128,13 @@ class OpRow:
     time_s: float
     bound_by: str
     provenance: str
-    formula: dict[str, str]
     note: str
+    op: Op = field(repr=False, compare=False)
+
+    @property
+    def formula(self) -> dict[str, str]:
+        """FLOPs and bytes of one execution as expressions."""
+        return {"flops": str(self.op.flops), "bytes": str(self.op.traffic.total)}
 
 
 @dataclass(frozen=True)
@@ -453,8 +460,8 @@ def _row(op: Op, index: int, evaluation: Evaluation, times: PassTimes) -> OpRow:
         time_s=float(times.op_s[index]) * repeat,
         bound_by=BOUNDS[int(times.bound[index])],
         provenance=times.provenance[index],
-        formula={"flops": str(op.flops), "bytes": str(op.traffic.total)},
         note=op.note,
+        op=op,
     )  # fmt: skip
 
 

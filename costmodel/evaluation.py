@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import sympy
 from sympy import Expr, Symbol
+from sympy.printing.numpy import NumPyPrinter
+from sympy.simplify.cse_main import tree_cse
 
 from costmodel.ops import Op
 from costmodel.program import Phase, Program
@@ -26,6 +29,7 @@ __all__ = ["Evaluation", "FloatArray", "evaluate", "evaluate_expressions", "reso
 FloatArray = npt.NDArray[np.float64]
 
 _BYTE_KINDS = ("weights", "act_in", "act_out", "kv_read", "kv_write")
+_WIDTH = 5 + len(_BYTE_KINDS)
 
 
 @dataclass(frozen=True)
@@ -106,39 +110,46 @@ def evaluate(program: Program, phase: Phase = "prefill", **overrides: Any) -> Ev
     KeyError
         If an override is no symbol.
     """
-    ops = program.phase_ops(phase)
-    expressions: list[Expr] = []
-    for op in ops:
-        expressions += [op.flops, op.launches, op.host_syncs, op.repeat, op.live]
-        expressions += [getattr(op.traffic, kind) for kind in _BYTE_KINDS]
-        expressions += [size for _, size in op.shape]
     values = resolve(program, phase, overrides)
-    results = evaluate_expressions(expressions, values)
     points = np.broadcast_shapes(*(np.shape(value) for value in values.values()))
-
-    width = 5 + len(_BYTE_KINDS)
-    columns: list[list[FloatArray]] = [[] for _ in range(width)]
-    shapes = []
-    position = 0
-    for op in ops:
-        for column in range(width):
-            columns[column].append(results[position + column])
-        position += width
-        names = [name for name, _ in op.shape]
-        shapes.append(dict(zip(names, results[position : position + len(names)], strict=True)))
-        position += len(names)
-    stacked = [_stack(column, points) for column in columns]
+    numbers = _numbers(program.ops, values)
+    # Every operator is evaluated in every pass, so that both share one compiled function.
+    chosen = dict(zip((op.name for op in program.ops), numbers, strict=True))
+    ops = program.phase_ops(phase)
+    rows = [chosen[op.name] for op in ops]
+    columns = [_stack([row[column] for row in rows], points) for column in range(_WIDTH)]
     return Evaluation(
         ops=ops,
-        flops=stacked[0],
-        launches=stacked[1],
-        host_syncs=stacked[2],
-        repeat=stacked[3],
-        live=stacked[4],
-        traffic=dict(zip(_BYTE_KINDS, stacked[5:], strict=True)),
-        shapes=tuple(shapes),
+        flops=columns[0],
+        launches=columns[1],
+        host_syncs=columns[2],
+        repeat=columns[3],
+        live=columns[4],
+        traffic=dict(zip(_BYTE_KINDS, columns[5:], strict=True)),
+        shapes=tuple(
+            dict(zip((name for name, _ in op.shape), row[_WIDTH:], strict=True))
+            for op, row in zip(ops, rows, strict=True)
+        ),
         points=points,
     )
+
+
+def _numbers(ops: Sequence[Op], values: Mapping[Symbol, FloatArray]) -> list[list[FloatArray]]:
+    """Evaluate the expressions of each operator, compiled together stage by stage."""
+    found: list[list[FloatArray]] = []
+    for _, group in groupby(ops, key=lambda op: op.stage):
+        per_op = [_expressions(op) for op in group]
+        results = iter(evaluate_expressions([e for row in per_op for e in row], values))
+        found += [[next(results) for _ in row] for row in per_op]
+    return found
+
+
+def _expressions(op: Op) -> list[Expr]:
+    return [
+        op.flops, op.launches, op.host_syncs, op.repeat, op.live,
+        *(getattr(op.traffic, kind) for kind in _BYTE_KINDS),
+        *(size for _, size in op.shape),
+    ]  # fmt: skip
 
 
 def _stack(rows: list[FloatArray], points: tuple[int, ...]) -> FloatArray:
@@ -228,5 +239,36 @@ def _compile(
     expressions: tuple[Expr, ...],
 ) -> tuple[tuple[Symbol, ...], Callable[..., Sequence[Any]]]:
     symbols = sorted(set().union(*(e.free_symbols for e in expressions)), key=lambda s: s.name)
-    function = sympy.lambdify(symbols, list(expressions), modules="numpy", cse=True)
+    function = sympy.lambdify(
+        symbols, list(expressions), modules=[_NAMESPACE], printer=_Printer(_PRINTER), cse=_share
+    )
     return tuple(symbols), function
+
+
+class _Printer(NumPyPrinter):  # type: ignore[misc]
+    """Prints Max and Min so that scalars and arrays broadcast."""
+
+    # sympy finds these by the name of the expression's class.
+    def _print_Max(self, expr: Expr) -> str:  # noqa: N802
+        return self._nested("maximum", expr)
+
+    def _print_Min(self, expr: Expr) -> str:  # noqa: N802
+        return self._nested("minimum", expr)
+
+    def _nested(self, function: str, expr: Expr) -> str:
+        printed: list[str] = [self._print(argument) for argument in expr.args]
+        return reduce(lambda left, right: f"{function}({left}, {right})", printed)
+
+
+_PRINTER = {"fully_qualified_modules": False, "inline": True, "user_functions": {}}
+# Named one by one: lambdify's own "numpy" imports every lazy submodule of NumPy.
+_NAMESPACE = {
+    name: getattr(np, name) for name in ("maximum", "minimum", "floor", "ceil", "log", "sqrt")
+}
+
+
+def _share(expressions: Sequence[Expr]) -> tuple[list[tuple[Symbol, Expr]], list[Expr]]:
+    """Common subexpressions; without sympy's search for shared factors, which takes longer."""
+    names = sympy.numbered_symbols("x_", cls=sympy.Dummy)
+    replacements, reduced = tree_cse(list(expressions), names, order="none")
+    return replacements, reduced

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from sympy import Expr
 
-from costmodel.evaluation import FloatArray, evaluate_expressions, resolve
+from costmodel.evaluation import FloatArray, evaluate, evaluate_expressions, resolve
 from costmodel.ops import ZERO
-from costmodel.program import Phase, Program
+from costmodel.program import PHASES, Program
 from costmodel.specs.workload import MAX_BATCH
 from costmodel.symbols import sym
 
@@ -72,33 +72,24 @@ def memory(program: Program, **overrides: Any) -> Memory:
     -------
     Memory
     """
-    phases: tuple[Phase, ...] = ("prefill", "decode")
-    prefill = program.phase_ops("prefill")
+    passes = [evaluate(program, phase, **overrides) for phase in PHASES]
+    live = np.concatenate([evaluation.live for evaluation in passes])
+    names = [op.name for evaluation in passes for op in evaluation.ops]
+    points = np.broadcast_shapes(*(evaluation.points for evaluation in passes))
     groups = [group.bytes for group in program.cache]
-    values = resolve(program, "prefill", overrides)
     results = evaluate_expressions(
-        [weight_bytes(program), *groups, *(op.live for op in prefill)], values
+        [weight_bytes(program), *groups], resolve(program, "prefill", overrides)
     )
-    live = [results[1 + len(groups) :]]
-    live.append(
-        evaluate_expressions(
-            [op.live for op in program.phase_ops(phases[1])],
-            resolve(program, phases[1], overrides),
-        )
-    )
-    points = np.broadcast_shapes(*(np.shape(value) for value in values.values()))
-    stacked = np.stack([np.broadcast_to(row, points) for rows in live for row in rows])
-    names = [op.name for op in prefill] + [op.name for op in program.phase_ops(phases[1])]
-    per_group = [np.broadcast_to(row, points) for row in results[1 : 1 + len(groups)]]
+    weights, *per_group = (np.broadcast_to(row, points) for row in results)
     cache: FloatArray = np.sum(per_group, axis=0)
     return Memory(
-        weights=np.broadcast_to(results[0], points),
+        weights=weights,
         kv_cache=cache,
-        activations_peak=stacked.max(axis=0),
+        activations_peak=live.max(axis=0),
         kv_cache_groups=tuple(
             (group.layers, row) for group, row in zip(program.cache, per_group, strict=True)
         ),
-        peak_op=names[int(stacked.reshape(len(names), -1)[:, 0].argmax())],
+        peak_op=names[int(live.reshape(len(names), -1)[:, 0].argmax())],
     )
 
 

@@ -20,9 +20,10 @@ from costmodel.specs.workload import DTYPE_BYTES, Deployment, Workload
 from costmodel.symbols import sym
 from costmodel.vision_tokens.layout import VisualLayout
 
-__all__ = ["CacheGroup", "Phase", "Program", "build_program"]
+__all__ = ["PHASES", "CacheGroup", "Phase", "Program", "build_program"]
 
 Phase = Literal["prefill", "decode"]
+PHASES: tuple[Phase, ...] = ("prefill", "decode")
 
 
 @dataclass(frozen=True)

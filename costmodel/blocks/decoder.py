@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from sympy import Expr, Integer
 
@@ -68,7 +69,8 @@ def _local_kv_heads(spec: TextSpec, style: Style) -> Expr:
     return sym("G") / style.devices if spec.kv_heads >= style.tp else Integer(1)
 
 
-def decoder_layers(spec: TextSpec, tokens: LayerTokens, style: Style) -> list[Op]:
+@lru_cache(maxsize=64)
+def decoder_layers(spec: TextSpec, tokens: LayerTokens, style: Style) -> tuple[Op, ...]:
     r"""Operators of one group of decoder layers.
 
     With full hidden states, per layer and sequence of s tokens:
@@ -88,7 +90,7 @@ def decoder_layers(spec: TextSpec, tokens: LayerTokens, style: Style) -> list[Op
 
     Returns
     -------
-    list of Op
+    tuple of Op
         In execution order, each with ``repeat`` = layers of the group.
     """
     b, d, H, D = (sym(name) for name in "bdHD")
@@ -162,7 +164,7 @@ def decoder_layers(spec: TextSpec, tokens: LayerTokens, style: Style) -> list[Op
         ops.append(_all_reduce(name("down_all_reduce"), mlp_rows, repeat, residual))
     if not style.fused:
         ops.append(add(name("mlp_add"), "llm", rows=mlp_rows, cols=d, repeat=repeat))
-    return ops
+    return tuple(ops)
 
 
 def _mlp(

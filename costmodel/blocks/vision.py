@@ -7,6 +7,7 @@ run over all of them together.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from sympy import Expr, Integer
 
@@ -100,7 +101,8 @@ def vision_embedding(spec: VisionSpec, patches: Expr, tokens: Expr, style: Style
     return ops
 
 
-def vision_layers(spec: VisionSpec, tokens: TowerTokens, style: Style) -> list[Op]:
+@lru_cache(maxsize=64)
+def vision_layers(spec: VisionSpec, tokens: TowerTokens, style: Style) -> tuple[Op, ...]:
     r"""Operators of one group of vision layers.
 
     .. math:: F = 8 N d_v^2 + 4 N d_v f_v + 4 \sum_i t_i n_i^2 d_v,\quad N = \sum_i t_i n_i
@@ -118,7 +120,7 @@ def vision_layers(spec: VisionSpec, tokens: TowerTokens, style: Style) -> list[O
 
     Returns
     -------
-    list of Op
+    tuple of Op
     """
     b, width, inner = sym("b"), sym("dv"), sym("Hv") * sym("Dv")
     rows, mlp_rows, repeat = b * tokens.rows, b * tokens.mlp_rows, tokens.layers
@@ -188,7 +190,7 @@ def vision_layers(spec: VisionSpec, tokens: TowerTokens, style: Style) -> list[O
     ops.append(layer_norm("norm_2", mlp_rows))
     ops += _mlp(spec, style, tokens, mlp_rows, residual)
     ops += close("mlp", mlp_rows)
-    return ops
+    return tuple(ops)
 
 
 def _mlp(

@@ -55,9 +55,8 @@ def grid_plan(
         )
     before = context.features
     kept: Expr = sym("m") / sym("a") ** 2
-    values: dict[Symbol, float] = {sym("m"): before, sym("a"): window, sym("c"): width} | dict(
-        rest.pop("values", {})
-    )
+    values: dict[Symbol, float] = dict(rest.pop("values", {}))
+    values |= {sym("m"): float(before), sym("a"): float(window), sym("c"): float(width)}
     replaced = bool(rest.get("replaces_projector", False))
     return CompressionPlan(
         method=method,
