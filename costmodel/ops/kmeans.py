@@ -145,12 +145,17 @@ def kmeans(problem: KMeansProblem, impl: KMeansImpl, check: bool) -> list[Op]:
 
 def _on_host(problem: KMeansProblem, ops: list[Op]) -> list[Op]:
     points, centres, width, ba = problem.points, problem.centres, problem.width, sym("ba")
-    # scikit-learn computes in fp32; activations of other formats are cast on the host.
-    scale = Integer(4) / ba
+
+    def in_fp32(size: Expr) -> Expr:
+        # scikit-learn computes in fp32; activations of other formats are cast on the host.
+        return size.subs(ba, Integer(4))
+
     host = [
         replace(
             op, kind="host", launches=ZERO, live=ZERO,
-            traffic=Traffic(act_in=op.traffic.act_in * scale, act_out=op.traffic.act_out * scale),
+            traffic=Traffic(
+                act_in=in_fp32(op.traffic.act_in), act_out=in_fp32(op.traffic.act_out)
+            ),
             shape=(("link_bytes", ZERO),),
         )
         for op in ops
