@@ -35,7 +35,7 @@ install: $(VENV)/.stamp-run  ## Install the package and what it needs into .venv
 dev: $(VENV)/.stamp-dev  ## Install the tools for development as well
 
 test: $(VENV)/.stamp-test  ## Run the whole test suite but the part that needs torch
-	"$(BIN)/python" -m pytest -m "not verify" $(PYTEST_ARGS)
+	"$(BIN)/python" -m pytest -m "not verify" --ignore=tests/verify $(PYTEST_ARGS)
 
 # One target each, so that `make -k check` reports all that is wrong, not the first.
 check: check-lint check-format check-types check-imports check-docs  ## Lint, format, types, import order, documents
