@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from costmodel.estimation import Estimate, compare, estimate, prepare
     from costmodel.evaluation import evaluate
     from costmodel.memory import largest_batch
+    from costmodel.points import evaluate_grid
     from costmodel.program import build_program
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "compare",
     "estimate",
     "evaluate",
+    "evaluate_grid",
     "largest_batch",
     "list_gpus",
     "list_methods",
@@ -48,6 +50,7 @@ _HOMES = {
     "compare": "estimation",
     "estimate": "estimation",
     "evaluate": "evaluation",
+    "evaluate_grid": "points",
     "largest_batch": "memory",
     "list_gpus": "catalog.hardware",
     "list_methods": "compression.method",

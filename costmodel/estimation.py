@@ -31,12 +31,15 @@ from costmodel.vision_tokens import (
 )
 from costmodel.vision_tokens.layout import combine
 
-__all__ = ["STAGES", "Case", "Estimate", "OpRow", "compare", "estimate", "prepare"]
+__all__ = ["STAGES", "Case", "Estimate", "OpRow", "compare", "estimate", "prepare", "stage_of"]
 
 STAGES = ("vision_encoder", "projector", "compression", "llm_prefill", "lm_head")
 """Stages of a prefill, in order; they sum to the total."""
 
-_STAGE_OF = {"llm": "llm_prefill"}
+
+def stage_of(op: Op) -> str:
+    """Return the stage of a prefill that an operator counts in."""
+    return "llm_prefill" if op.stage == "llm" else op.stage
 
 
 @dataclass(frozen=True)
@@ -445,7 +448,7 @@ def _row(op: Op, index: int, evaluation: Evaluation, times: PassTimes) -> OpRow:
     repeat = float(evaluation.repeat[index])
     return OpRow(
         name=op.name,
-        stage=_STAGE_OF.get(op.stage, op.stage),
+        stage=stage_of(op),
         kind=op.kind,
         part=op.part,
         counted=op.matmul,
