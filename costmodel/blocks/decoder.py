@@ -50,7 +50,7 @@ class LayerTokens:
     mlp : Expr
         Tokens through the MLP.
     attending : Expr
-        Tokens that attend, and that are attended beside the cached ones.
+        Queries of the attention.
     past : Expr
         Tokens in the cache before this pass.
     """
@@ -62,6 +62,15 @@ class LayerTokens:
     mlp: Expr
     attending: Expr
     past: Expr
+
+    @property
+    def keys(self) -> Expr:
+        """Tokens of this pass that are attended and enter the cache.
+
+        Where attention works on another number of tokens than the hidden state has,
+        that number (features expanded again); else those whose keys are computed.
+        """
+        return self.computed_kv if self.attending == self.hidden else self.attending
 
 
 def _local_kv_heads(spec: TextSpec, style: Style) -> Expr:
@@ -135,15 +144,18 @@ def decoder_layers(spec: TextSpec, tokens: LayerTokens, style: Style) -> tuple[O
                 fused=style.fused, repeat=repeat, held=residual,
             )
         )  # fmt: skip
+    rotary_rows, rotary_cols = b * tokens.keys, width_q + width_kv
+    if tokens.attending != tokens.keys:
+        rotary_rows, rotary_cols = b, tokens.attending * width_q + tokens.keys * width_kv
     ops += [
         rotary(
-            name("rotary"), "llm", rows=rows, cols=width_q + width_kv, fused=style.fused,
+            name("rotary"), "llm", rows=rotary_rows, cols=rotary_cols, fused=style.fused,
             repeat=repeat, held=residual,
         ),
         _cache_write(name("kv_cache"), tokens, width_kv, style, residual),
         *attention(
             name("attention"), "llm", kind="attention_prefill", impl=style.attention, batch=b,
-            q_len=tokens.attending, kv_len=tokens.past + tokens.attending, heads=heads,
+            q_len=tokens.attending, kv_len=tokens.past + tokens.keys, heads=heads,
             kv_heads=kv_heads, head_dim=D, grouped=spec.kv_heads < spec.heads, causal=True,
             cached=True, repeat=repeat, held=residual,
         ),
@@ -205,7 +217,7 @@ def _cache_write(
     name: str, tokens: LayerTokens, width_kv: Expr, style: Style, residual: Expr
 ) -> Op:
     b, ba, bkv = sym("b"), sym("ba"), sym("bkv")
-    new = 2 * b * tokens.computed_kv * width_kv
+    new = 2 * b * tokens.keys * width_kv
     # Hugging Face's DynamicCache concatenates, so every pass copies the past too;
     # serving engines write only the new entries, keys and values in one kernel.
     past = ZERO if style.fused else 2 * b * tokens.past * width_kv
@@ -213,7 +225,7 @@ def _cache_write(
         name=name,
         stage="llm",
         kind="copy",
-        shape=(("rows", b * tokens.computed_kv), ("cols", 2 * width_kv)),
+        shape=(("rows", b * tokens.keys), ("cols", 2 * width_kv)),
         flops=ZERO,
         traffic=Traffic(act_in=new * ba, kv_read=past * bkv, kv_write=(new + past) * bkv),
         repeat=tokens.layers,
@@ -306,13 +318,17 @@ def decoder_weights(spec: TextSpec, style: Style) -> list[Weights]:
     norm_vectors = 1 if spec.norm == "rmsnorm" else 2
     qkv = d * (H + 2 * G) * D + H * D * d
     mlp = (3 if spec.gated_mlp else 2) * d * f
+    kv = 2 * d * G * D
+    # Fewer key/value heads than devices: the matrices of each head are copied to several.
+    shared_kv = spec.kv_heads < style.tp
     small = 2 * norm_vectors * d
     small += (H + 2 * G) * D if spec.qkv_bias else ZERO
     small += d if spec.o_bias else ZERO
     small += (f * (2 if spec.gated_mlp else 1) + d) if spec.mlp_bias else ZERO
     small += 2 * D if spec.qk_norm else ZERO
     weights = [
-        Weights("decoder.linear", "llm", L * (qkv + mlp), shards=n),
+        Weights("decoder.linear", "llm", L * (qkv + mlp - (kv if shared_kv else 0)), shards=n),
+        *([Weights("decoder.kv_copies", "llm", L * kv, shards=G)] if shared_kv else []),
         Weights("decoder.norms_and_biases", "llm", L * small + norm_vectors * d, linear=False),
         Weights("embed_tokens", "llm", W * d, linear=False, shards=n),
     ]

@@ -94,11 +94,12 @@ class DecoderGroup:
     visual : Expr or int
         Visual tokens in the hidden state: queries, output projection, MLP.
     visual_kv : Expr or int, optional
-        Visual tokens whose keys and values are computed, if not `visual`.
+        Visual tokens whose keys and values are computed and attended, if not `visual`.
     visual_mlp : Expr or int, optional
         Visual tokens through the MLP, if not `visual`.
     visual_attended : Expr or int, optional
-        Visual tokens that attention works on as queries and keys, if not `visual`.
+        Visual tokens that attention works on as queries and keys, if not `visual`
+        and `visual_kv`: features expanded again before the attention.
     visual_cached : Expr or int, optional
         Visual tokens that stay in the KV cache, if not `visual`.
     attention : {"flash", "sdpa", "eager"}, optional
