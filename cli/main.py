@@ -1,0 +1,49 @@
+"""The command `costmodel`: the table of its commands, and where errors become one line."""
+
+from __future__ import annotations
+
+import rich_click as click
+
+from .group import LazyGroup
+
+__all__ = ["main"]
+
+COMMANDS = {
+    "estimate": "FLOPs, bytes, time and memory of one request batch.",
+}
+"""Name of each command, which is also its module, and the first line of its help."""
+
+
+def _print_version(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        from importlib.metadata import version
+
+        click.echo(f"costmodel {version('costmodel')}")
+        context.exit()
+
+
+@click.group(
+    cls=LazyGroup,
+    commands_table=COMMANDS,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_print_version,
+    help="Print the version and exit.",
+)
+@click.pass_context
+def main(context: click.Context) -> None:
+    """Operator-level cost of vision-language models on GPUs.
+
+    Name a model, a GPU, a workload and a way to compress the visual tokens; get every
+    operator's FLOPs, bytes and time, the KV cache, memory, TTFT and TPOT.
+
+    Example: costmodel estimate llava-1.5-7b --gpu a100-80gb-sxm --text-tokens 64
+    """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
