@@ -20,6 +20,7 @@ from sympy import Expr, Symbol
 from sympy.printing.numpy import NumPyPrinter
 from sympy.simplify.cse_main import tree_cse
 
+from costmodel.errors import UnknownNameError
 from costmodel.ops import Op
 from costmodel.program import Phase, Program
 from costmodel.symbols import sym
@@ -107,8 +108,8 @@ def evaluate(program: Program, phase: Phase = "prefill", **overrides: Any) -> Ev
 
     Raises
     ------
-    KeyError
-        If an override is no symbol.
+    UnknownNameError
+        If an override is no symbol of the program.
     """
     values = resolve(program, phase, overrides)
     points = np.broadcast_shapes(*(np.shape(value) for value in values.values()))
@@ -173,7 +174,16 @@ def resolve(
     Returns
     -------
     dict of Symbol to ndarray
+
+    Raises
+    ------
+    UnknownNameError
+        If an override is no symbol of the program.
     """
+    names = [symbol.name for symbol in program.values.keys() | program.relations(phase).keys()]
+    for name in overrides or ():
+        if name not in names:
+            raise UnknownNameError("symbol", name, names)
     known: dict[Symbol, FloatArray] = {
         symbol: np.asarray(value, dtype=np.float64) for symbol, value in program.values.items()
     }
