@@ -99,10 +99,9 @@ class LazyGroup(click.RichGroup):
 def _line(error: Exception) -> str:
     text = error.format_message() if isinstance(error, click.ClickException) else str(error)
     if isinstance(error, click.NoSuchOption):
-        close = (error.possibilities or [None])[0]
-        text = f"unknown option {error.option_name!r}." + (
-            f" Did you mean {close}?" if close else ""
-        )
+        close = error.possibilities
+        guess = f" Did you mean {close[0]}?" if close else ""
+        text = f"unknown option {error.option_name!r}.{guess}"
     line = " ".join(text.split())
     if isinstance(error, click.UsageError) and error.ctx is not None:
         end = "" if line.endswith(("?", ".")) else "."

@@ -9,7 +9,12 @@ from .group import LazyGroup
 __all__ = ["main"]
 
 COMMANDS = {
+    "models": "List the known models, or show one.",
+    "gpus": "List the known GPUs, or show one with the source of every number.",
+    "methods": "List the compression methods, or show one with its parameters.",
     "estimate": "FLOPs, bytes, time and memory of one request batch.",
+    "compare": "Compare compression methods at the same number of kept tokens.",
+    "completion": "Print the completion script of a shell.",
 }
 """Name of each command, which is also its module, and the first line of its help."""
 

@@ -17,7 +17,7 @@ from costmodel.ops import ZERO, Op
 from costmodel.program import Program, build_program
 from costmodel.specs.hardware import HardwareProfile
 from costmodel.specs.model import ModelSpec
-from costmodel.specs.workload import Deployment, Workload
+from costmodel.specs.workload import MAX_TOKENS, Deployment, Workload, check_count
 from costmodel.timing.device import Device, resolve_device
 from costmodel.timing.model import BOUNDS, PassTimes, load_time_model
 from costmodel.vision_tokens import (
@@ -376,10 +376,16 @@ def compare(
     -------
     list of (str, Estimate or CostModelFailure)
         In the order of `methods`; a failure where a method cannot reach the number.
+
+    Raises
+    ------
+    CostModelError
+        If the question is not valid, a method is unknown, or none can reach the number.
     """
     from costmodel.compression.method import load_method
     from costmodel.compression.method import request as make_request
 
+    check_count("visual-tokens-kept", visual_tokens_kept, low=1, high=MAX_TOKENS)
     base = prepare(model, gpu, text_tokens=text_tokens, **options)
     if not base.images:
         raise UnsupportedError(
@@ -398,6 +404,11 @@ def compare(
             rows.append((request.label, estimate_case(replace(base, request=request))))
         except (InputError, UnsupportedError) as error:
             rows.append((text, CostModelFailure(str(error))))
+    if not any(isinstance(outcome, Estimate) for _, outcome in rows):
+        reasons = "; ".join(f"{text}: {outcome}" for text, outcome in rows) or "none was given"
+        raise UnsupportedError(
+            "methods", ",".join(methods), f"at least one method that can do this ({reasons})"
+        )
     return rows
 
 
@@ -406,6 +417,9 @@ class CostModelFailure:
     """Why a method has no estimate in a comparison."""
 
     reason: str
+
+    def __str__(self) -> str:
+        return self.reason
 
 
 # --- one estimate --------------------------------------------------------------

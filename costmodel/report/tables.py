@@ -222,6 +222,7 @@ def op_tables(title: str, ops: Iterable[OpRow]) -> list[RenderableType]:
             for op in found
         ),
         left=2,
+        least=22,
     )  # fmt: skip
     formulas = table(
         ("operator", "FLOP of one execution", "bytes of one execution"),

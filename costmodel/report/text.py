@@ -42,7 +42,13 @@ def ratio(value: float, less: str = "less", more: str = "more") -> str:
     return f"{value:.2f}x {less}" if value > 1 else f"{1 / value:.2f}x {more}"
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> Table:
+def table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    left: int = 1,
+    gap: int = 2,
+    least: int = 11,
+) -> Table:
     """Return a table without vertical lines, which wraps but never cuts a cell.
 
     Parameters
@@ -53,6 +59,10 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) 
         Cells; a row of dashes (``"---"``) draws a line.
     left : int
         How many leading columns are aligned to the left; the others to the right.
+    gap : int
+        Blanks between columns.
+    least : int
+        Columns of text are not made narrower than this.
 
     Returns
     -------
@@ -62,16 +72,24 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) 
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    made = Table(
+        box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, gap - 1, 0, 0), show_edge=False
+    )  # fmt: skip
+    cells = [tuple(row) for row in rows]
     tall = any("\n" in heading for heading in columns)
     for index, heading in enumerate(columns):
+        lines = [*heading.split("\n"), *(row[index] for row in cells if index < len(row))]
+        longest = max(map(len, lines))
+        # Rich cuts what may not wrap when it runs out of columns, so numbers get their width.
+        fixed = index >= left or (index == 0 and left > 1)
         made.add_column(
             Text(heading if "\n" in heading or not tall else f"\n{heading}"),
             justify="left" if index < left else "right",
-            no_wrap=index == 0,
+            no_wrap=fixed,
+            min_width=longest if fixed else min(longest, least),
             overflow="fold",
         )
-    for row in rows:
+    for row in cells:
         if row and row[0] == "---":
             made.add_section()
         else:
@@ -116,7 +134,7 @@ def render(parts: Iterable[RenderableType], *, width: int = WIDTH, colour: bool 
     parts : iterable of rich renderables
         Printed below each other.
     width : int
-        Columns available.
+        Columns available; more are used where a table would be cut otherwise.
     colour : bool
         Whether to write control sequences for a terminal.
 
@@ -126,12 +144,17 @@ def render(parts: Iterable[RenderableType], *, width: int = WIDTH, colour: bool 
         Lines without trailing blanks.
     """
     from rich.console import Console
+    from rich.table import Table
 
+    found = list(parts)
+    wide = Console(file=io.StringIO(), width=10 * WIDTH)
+    needed = [wide.measure(part).minimum for part in found if isinstance(part, Table)]
     buffer = io.StringIO()
     console = Console(
-        file=buffer, width=width, force_terminal=colour, color_system="auto" if colour else None,
+        file=buffer, width=max([width, *needed]), force_terminal=colour,
+        color_system="auto" if colour else None,
         highlight=False, markup=False, emoji=False, legacy_windows=False,
     )  # fmt: skip
-    for part in parts:
+    for part in found:
         console.print(part)
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"

@@ -13,6 +13,7 @@ __all__ = [
     "ACTIVATION_DTYPES",
     "DTYPE_BYTES",
     "MAX_BATCH",
+    "MAX_LAYERS",
     "MAX_TOKENS",
     "AttentionName",
     "Deployment",
@@ -24,6 +25,7 @@ __all__ = [
 
 MAX_TOKENS = 100_000_000
 MAX_BATCH = 1_000_000
+MAX_LAYERS = 10_000
 
 DTYPE_BYTES: dict[str, float] = {
     "fp32": 4.0,
@@ -176,6 +178,8 @@ class Deployment(Spec):
         check_dtype("runtime", runtime, get_args(Runtime))
         check_dtype("attention", attention, get_args(AttentionName))
         check_dtype("head-tokens", head_tokens, ("last", "all"))
+        if vision_layers is not None:
+            check_count("vision-layers", vision_layers, low=1, high=MAX_LAYERS)
         return cls.model_validate(
             {
                 "dtype": dtype,
