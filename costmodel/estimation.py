@@ -10,7 +10,7 @@ from costmodel.catalog.hardware import load_gpu, load_host
 from costmodel.catalog.models_io import load_model
 from costmodel.compression.method import Context, ImageGroup, Request, parse
 from costmodel.compression.plan import CompressionPlan, TokenCount
-from costmodel.errors import InputError, UnsupportedError
+from costmodel.errors import InputError, SpecError, UnsupportedError
 from costmodel.evaluation import Evaluation, evaluate, evaluate_expressions, resolve
 from costmodel.memory import Memory, largest_batch, memory
 from costmodel.ops import ZERO, Op
@@ -382,8 +382,8 @@ def compare(
     CostModelError
         If the question is not valid, a method is unknown, or none can reach the number.
     """
-    from costmodel.compression.method import load_method
     from costmodel.compression.method import request as make_request
+    from costmodel.compression.method import split
 
     check_count("visual-tokens-kept", visual_tokens_kept, low=1, high=MAX_TOKENS)
     base = prepare(model, gpu, text_tokens=text_tokens, **options)
@@ -395,11 +395,11 @@ def compare(
     context = Context(base.model, base.images, base.deployment)
     rows: list[tuple[str, Estimate | CostModelFailure]] = []
     for text in methods:
-        name, _, rest = text.partition(":")
-        method = load_method(name.strip())
-        given = dict(part.split("=", 1) for part in rest.split(",") if "=" in part)
+        method, given = split(text)
         try:
             wanted = method.params_for(visual_tokens_kept, context)
+            if clash := sorted(wanted.keys() & given.keys()):
+                raise SpecError(f"compress {text!r}: visual-tokens-kept already sets {clash[0]!r}")
             request = make_request(method, {**wanted, **given})
             rows.append((request.label, estimate_case(replace(base, request=request))))
         except (InputError, UnsupportedError) as error:

@@ -23,7 +23,17 @@ from costmodel.specs.model import ModelSpec, ProjectorSpec, VisionSpec
 from costmodel.specs.workload import Deployment
 from costmodel.vision_tokens.layout import VisualLayout
 
-__all__ = ["Context", "ImageGroup", "Method", "Request", "list_methods", "load_method", "parse"]
+__all__ = [
+    "Context",
+    "ImageGroup",
+    "Method",
+    "Request",
+    "list_methods",
+    "load_method",
+    "parse",
+    "request",
+    "split",
+]
 
 
 @dataclass(frozen=True)
@@ -208,18 +218,29 @@ def parse(text: str) -> Request:
     >>> parse("cluster:k=64,iterations=5").label
     'cluster:k=64,iterations=5'
     """
+    return request(*split(text))
+
+
+def split(text: str) -> tuple[Method, dict[str, str]]:
+    """Read the method and the unchecked parameters of ``NAME:key=value,...``.
+
+    Raises
+    ------
+    UnknownNameError, SpecError
+        If the name is not known or the rest is no list of ``key=value``.
+    """
     name, _, rest = text.strip().partition(":")
     method = load_method(name.strip().lower())
     values: dict[str, str] = {}
     for item in filter(None, (part.strip() for part in rest.split(","))):
         key, equals, value = item.partition("=")
         key = key.strip().replace("-", "_")
-        if not equals:
+        if not equals or not key:
             raise SpecError(f"compress {text!r}: expected key=value, got {item!r}")
         if key in values:
             raise SpecError(f"compress {text!r}: key {key!r} is given twice")
         values[key] = value.strip()
-    return request(method, values)
+    return method, values
 
 
 def request(method: Method, values: Mapping[str, Any]) -> Request:
