@@ -82,6 +82,12 @@ def read_intern_vit(section: Section, original: bool = False) -> VisionSpec:
         keys.fail("image_size", f"{image} is no multiple of patch_size ({patch})")
     layers = keys.integer("num_hidden_layers", maximum=LARGEST_LAYERS)
     hidden = keys.integer("hidden_size")
+    norm = _NORMS[keys.choice("norm_type", tuple(_NORMS))]
+    post_norm = not original and not keys.boolean("use_mean_pooling")
+    unused = hidden if not original and keys.boolean("use_mask_token") else 0
+    if post_norm and norm == "rmsnorm":
+        # The last norm is a LayerNorm whatever those of the layers are: one more vector.
+        unused += hidden
     return VisionSpec(
         model_type="intern_vit",
         hidden_size=hidden,
@@ -96,14 +102,14 @@ def read_intern_vit(section: Section, original: bool = False) -> VisionSpec:
         patch_bias=True,
         class_token=True,
         positions=_positions(keys, original, (image // patch) ** 2 + 1),
-        norm=_NORMS[keys.choice("norm_type", tuple(_NORMS))],
-        post_norm=not original and not keys.boolean("use_mean_pooling"),
+        norm=norm,
+        post_norm=post_norm,
         activation=keys.text("hidden_act"),
         qkv_fused=original,
         qkv_bias=keys.boolean("qkv_bias" if original else "attention_bias"),
         qk_norm=keys.boolean("qk_normalization" if original else "use_qk_norm"),
         layer_scale=True,
-        unused_parameters=hidden if not original and keys.boolean("use_mask_token") else 0,
+        unused_parameters=unused,
     )
 
 
