@@ -14,6 +14,8 @@ COMMANDS = {
     "methods": "List the compression methods, or show one with its parameters.",
     "estimate": "FLOPs, bytes, time and memory of one request batch.",
     "compare": "Compare compression methods at the same number of kept tokens.",
+    "formulas": "Print the formula of every operator.",
+    "roofline": "Draw every operator under the device's roofline.",
     "completion": "Print the completion script of a shell.",
 }
 """Name of each command, which is also its module, and the first line of its help."""

@@ -1,0 +1,62 @@
+"""Plotly figures as files: self-contained HTML, or an image where kaleido is installed."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from costmodel.errors import InputError
+from costmodel.report.writing import check_output, write_bytes, write_text
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+__all__ = ["check_figure_output", "write_figure"]
+
+_IMAGES = (".png", ".svg", ".pdf")
+
+
+def check_figure_output(path: str | os.PathLike[str]) -> Path:
+    """Return the path if a figure can be written there.
+
+    Raises
+    ------
+    InputError
+        If no file can be written there, its ending is unknown, or it is an
+        image and kaleido is not installed.
+    """
+    target = check_output(path, (".html", *_IMAGES))
+    if target.suffix.lower() in _IMAGES and importlib.util.find_spec("kaleido") is None:
+        raise InputError(
+            "output", os.fspath(path), "a name that ends in .html; images need the package "
+            "kaleido (pip install kaleido)",
+        )  # fmt: skip
+    return target
+
+
+def write_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Write a figure; the ending of `path` decides on the format.
+
+    An HTML file holds the plotting library, so that it opens without a network.
+
+    Raises
+    ------
+    InputError
+        If it cannot be written or drawn.
+    """
+    target = check_figure_output(path)
+    if target.suffix.lower() not in _IMAGES:
+        html = figure.to_html(
+            include_plotlyjs=True, div_id="figure", default_height="90vh",
+            config={"displaylogo": False},
+        )  # fmt: skip
+        write_text(target, html)
+        return
+    try:
+        image = figure.to_image(format=target.suffix.lower()[1:], width=1200, height=750, scale=2)
+    except (RuntimeError, ValueError, ImportError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError("output", str(target), f"a name that ends in .html ({reason})") from None
+    write_bytes(target, image)
