@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from costmodel import list_models, load_model
+from costmodel import estimate, list_models, load_model
 from costmodel.specs.model import ModelSpec
 from costmodel.vision_tokens import ImageSize
 
@@ -45,6 +46,17 @@ def decoder_pass(
             use_cache=cache is not None,
         ).last_hidden_state
     )
+
+
+@contextmanager
+def cast(module: Any, dtype: Any) -> Generator[None, None, None]:
+    """Give a module another number format for a while: presets are built once."""
+    before = module.dtype
+    module.to(dtype)
+    try:
+        yield
+    finally:
+        module.to(before)
 
 
 @pytest.mark.parametrize(("batch", "text"), PASSES)
@@ -96,13 +108,29 @@ def test_head(truth: Truth, name: str, batch: int, text: int, positions: str) ->
 def test_kv_cache(truth: Truth, name: str, batch: int, tokens: int, dtype: str) -> None:
     parts, spec = truth.reference(name), load_model(name)
     cache = transformers.DynamicCache(config=parts.language.config)
-    parts.language.to(getattr(torch, dtype))
-    try:
+    with cast(parts.language, getattr(torch, dtype)):
         decoder_pass(parts, batch, tokens, cache)()
-    finally:
-        parts.language.to(torch.float32)
     assert {layer.keys.dtype for layer in cache.layers} == {getattr(torch, dtype)}
     expected = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
     short = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}[dtype]
     made = truth.program(spec, text=tokens, batch=batch, kv_dtype=short)
     assert truth.our_cache_bytes(made) == expected
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_estimate(truth: Truth, name: str) -> None:
+    """What users see: floats, exact below 2**53."""
+    parts, spec = truth.reference(name), load_model(name)
+    tokens = 64 + truth.layout(spec, images_of(spec, 1)).tokens
+    cache = transformers.DynamicCache(config=parts.language.config)
+    with cast(parts.language, torch.float16):
+        hidden, (prefill,) = truth.count_flops(decoder_pass(parts, 1, tokens, cache))
+        held = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
+        _, (step,) = truth.count_flops(decoder_pass(parts, 1, 1, cache, tokens))
+    _, (head,) = truth.count_flops(lambda: parts.head(hidden[:, -1].float()))
+    result = estimate(name, "a100-80gb-sxm", text_tokens=64)
+    assert result.flops["llm_prefill"] == prefill
+    assert result.flops["lm_head"] == head
+    assert sum(row.flops for row in result.ops_decode if row.counted) == step + head
+    assert result.memory_bytes["weights"] == 2 * sum(parts.parameters.values())
+    assert result.memory_bytes["kv_cache"] == held

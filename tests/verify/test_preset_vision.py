@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from costmodel import list_models, load_model
+from costmodel import estimate, list_models, load_model
+from costmodel.catalog.models_io import load_preset
 from costmodel.vision_tokens import ImageSize, VideoSize, VisualLayout, image_layouts
 
 if TYPE_CHECKING:
@@ -163,20 +164,64 @@ def cases() -> list[Any]:
     return found
 
 
-@pytest.mark.parametrize(("name", "batch"), cases())
-def test_tower_and_projector(truth: Truth, name: str, batch: Batch) -> None:
-    parts, spec = truth.reference(name), load_model(name)
+def count(truth: Truth, parts: Reference, batch: Batch) -> tuple[int, int, int]:
+    """Return FLOPs of tower and projector, and the rows of features that come out."""
     # SigLIP's pooling head runs in transformers, but no language model reads its result.
     unread = [parts.vision.head] if hasattr(parts.vision, "head") else []
     features, (total, projector, *rest) = truth.count_flops(
-        lambda: RUNS[spec.family](parts, batch), parts.projector, *unread
+        lambda: RUNS[parts.spec.family](parts, batch), parts.projector, *unread
     )
+    assert projector > 0
     assert all(rest)
     rows = sum(item.shape[:-1].numel() for item in features)
+    return total - projector - sum(rest), projector, rows
+
+
+@pytest.mark.parametrize(("name", "batch"), cases())
+def test_tower_and_projector(truth: Truth, name: str, batch: Batch) -> None:
+    spec = load_model(name)
+    tower, projector, rows = count(truth, truth.reference(name), batch)
     layout = truth.layout(spec, batch.images, batch.videos)
     assert layout.features * batch.size == rows
     for style in truth.styles:
         made = truth.program(spec, batch.images, batch.videos, batch=batch.size, **style)
         found = truth.our_flops(made)
-        assert found["vision_encoder"] == total - projector - sum(rest)
-        assert found["projector"] == projector
+        assert (found["vision_encoder"], found["projector"]) == (tower, projector)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "layers"),
+    [
+        ("llava-1.5-7b", "num_hidden_layers", 23),
+        ("qwen2-vl-7b", "depth", 5),
+        ("qwen2.5-vl-7b", "depth", 7),
+        ("qwen2.5-vl-7b", "depth", 20),
+    ],
+)
+def test_fewer_layers_executed(truth: Truth, name: str, key: str, layers: int) -> None:
+    """``vision_layers`` leaves out the last ones, as a tower built without them does."""
+    config = load_preset(name).config
+    shorter = {**config, "vision_config": {**config["vision_config"], key: layers}}
+    batch = Batch(2, (ImageSize(644, 476),))
+    spec = load_model(name)
+    tower, projector, _ = count(truth, truth.parts_of(spec, truth.build(shorter)), batch)
+    made = truth.program(spec, batch.images, batch=2, vision_layers=layers)
+    found = truth.our_flops(made)
+    assert (found["vision_encoder"], found["projector"]) == (tower, projector)
+    # The other layers stay in memory.
+    expected = truth.reference(name).parameters["vision_encoder"]
+    assert truth.our_parameters(made)["vision_encoder"] == expected
+
+
+@pytest.mark.parametrize("name", [name for name in list_models() if load_model(name).vision])
+def test_estimate_of_default_image(truth: Truth, name: str) -> None:
+    """What users see: floats, exact below 2**53."""
+    parts, sides = truth.reference(name), load_model(name).default_image
+    assert sides is not None
+    tower, projector, rows = count(truth, parts, Batch(1, (ImageSize(*sides),)))
+    result = estimate(name, "a100-80gb-sxm", text_tokens=64)
+    assert result.flops["vision_encoder"] == tower
+    assert result.flops["projector"] == projector
+    assert result.tokens["visual_features"] == rows
+    assert result.params["vision_encoder"] == parts.parameters["vision_encoder"]
+    assert result.params["projector"] == parts.parameters["projector"]
