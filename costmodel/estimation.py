@@ -631,8 +631,10 @@ def _notes(case: Case, plan: CompressionPlan | None) -> tuple[str, ...]:
     notes: list[str] = []
     text, run = case.model.text, case.deployment
     layout = case.layout
-    prompt = case.workload.text_tokens + (layout.tokens if layout is not None else 0)
-    total = prompt + case.workload.output_tokens
+    visual = float(layout.tokens) if layout is not None else 0.0
+    if plan is not None and plan.insertion.where != "llm":
+        visual = plan.kept.p95
+    total = case.workload.text_tokens + round(visual) + case.workload.output_tokens
     if text.max_position_embeddings and total > text.max_position_embeddings:
         notes.append(f"{total} tokens exceed the model's {text.max_position_embeddings} positions")
     if text.sliding_window and total > text.sliding_window:

@@ -125,9 +125,6 @@ def test_total_is_the_sum_over_repeats() -> None:
     assert float(found.total(found.flops)) == pytest.approx(expected, rel=1e-15)
 
 
-# --- overrides ---------------------------------------------------------------------
-
-
 def test_an_override_replaces_a_value() -> None:
     np.testing.assert_array_equal(
         evaluate(program(), b=8).flops, evaluate(program(batch=8)).flops
@@ -182,9 +179,6 @@ def test_a_program_with_a_missing_value_says_which() -> None:
     )  # fmt: skip
     with pytest.raises(KeyError, match=r"unresolved symbols: \['s'"):
         resolve(broken, "prefill")
-
-
-# --- caching -----------------------------------------------------------------------
 
 
 def misses() -> int:

@@ -179,9 +179,6 @@ def test_points_are_vectorised() -> None:
     assert [(layers, size.shape) for layers, size in many.kv_cache_groups] == [(32, (3,))]
 
 
-# --- largest batch ---------------------------------------------------------------
-
-
 def total(found: Program, batch: int) -> float:
     return float(memory(found, b=batch).total)
 

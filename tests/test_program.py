@@ -76,8 +76,6 @@ def by_name(found: Program, phase: Phase = "prefill", **overrides: Any) -> dict[
     return {op.name: float(row) for op, row in zip(evaluation.ops, total, strict=True)}
 
 
-# --- published numbers -----------------------------------------------------------
-
 # Ground truth by execution: torch 2.13 and transformers 5.23, FlopCounterMode on meta tensors;
 # batch 1, 576 image and 64 text tokens, multiply-add = 2, full attention (FORMATS).
 # The head counts there are with 32064 rows of vocabulary, as the checkpoints have.
@@ -160,9 +158,6 @@ def test_vision_share_at_64_tokens() -> None:
         assert share == pytest.approx(percent, abs=0.5)
 
 
-# --- closed forms for every preset -------------------------------------------------
-
-
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("model", list_models())
 def test_closed_forms_hold_for_every_preset(model: str, batch: int) -> None:
@@ -228,9 +223,6 @@ def test_a_window_tower_cut_before_its_first_full_layer() -> None:
     assert not any(name.startswith("vision_full") for name in names)
 
 
-# --- prefill and decode ------------------------------------------------------------
-
-
 def test_prefill_and_decode_are_the_same_expressions() -> None:
     found = program()
     prefill = {op.name: op for op in found.phase_ops("prefill")}
@@ -266,9 +258,6 @@ def test_decode_attends_to_the_mean_cache_length(output: int, mean_past: float) 
     assert resolve(program(output_tokens=output), "decode")[sym("p")] == mean_past
     if output > 1:
         assert mean_past == np.mean([640 + step - 2 for step in range(2, output + 1)])
-
-
-# --- layer groups --------------------------------------------------------------------
 
 
 def alone(layers: int, visual: int) -> Program:
@@ -389,9 +378,6 @@ def test_groups_that_do_not_cover_the_layers() -> None:
             with_groups((DecoderGroup(layers, 576),))
 
 
-# --- groups inside the tower ----------------------------------------------------------
-
-
 def test_tower_groups_with_shrinking_sequences() -> None:
     # ToMe-like: r = 100 tokens merged between attention and MLP of layer 12.
     groups = (
@@ -432,9 +418,6 @@ def test_a_method_may_need_more_vision_layers_than_asked() -> None:
     assert exact_sum(found, "prefill", "vision_encoder") == expected
 
 
-# --- several images -------------------------------------------------------------------
-
-
 def test_tiles_attend_to_themselves_only() -> None:
     # LLaVA-NeXT, 672x672: five tiles of 577 tokens, 2928 features (FACTS 3).
     found = program("llava-next-vicuna-7b")
@@ -453,9 +436,6 @@ def test_without_images_only_the_parameters_of_the_tower_remain() -> None:
     found = program(visual_tokens=0)
     assert {op.stage for op in found.ops} == {"llm", "lm_head"}
     assert params(found) == params(program())
-
-
-# --- devices --------------------------------------------------------------------------
 
 
 def matmuls(found: Program, stage: str) -> dict[str, Op]:

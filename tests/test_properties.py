@@ -159,9 +159,6 @@ def check_monotone(question: Question, phase: Phase, **swept: Sequence[int]) -> 
     assert never_falls(evaluation.live)
 
 
-# --- monotone ------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("phase", PHASES)
 @given(question=questions(), texts=COUNTS)
 @FEW
@@ -258,9 +255,6 @@ def test_a_smaller_cache_format_never_moves_or_keeps_more(question: Question, wi
     assert narrow.memory_bytes["kv_cache"] < other.memory_bytes["kv_cache"]
 
 
-# --- roofs ------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("phase", PHASES)
 @given(question=questions(), texts=COUNTS)
 @FEW
@@ -345,9 +339,6 @@ def test_a_device_twice_as_good_is_never_slower(
         np.testing.assert_allclose(after[own] * 2, before[own], rtol=ROUNDING)
 
 
-# --- sums ---------------------------------------------------------------------------------
-
-
 def close(value: float) -> Any:
     return pytest.approx(value, rel=1e-12, abs=1e-30)
 
@@ -390,9 +381,6 @@ def test_an_estimate_holds_what_memory_says(question: Question) -> None:
     assert memory["missing"] == max(memory["total"] - memory["device"], 0)
 
 
-# --- scalar and vectorised --------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("phase", PHASES)
 @given(
     question=questions(),
@@ -416,9 +404,6 @@ def test_scalar_and_vectorised_agree(
         )
         for many, one in pairs:
             np.testing.assert_array_equal(many[:, index], one)
-
-
-# --- devices ------------------------------------------------------------------------------------
 
 
 @given(question=questions(methods=ANY_COUNT, runtime="cuda-graph"))

@@ -64,8 +64,6 @@ def weights(program: Program, stage: str) -> float:
     return float(sum(evaluate_expressions(counts, resolve(program, "prefill"))))
 
 
-# --- every method -------------------------------------------------------------------
-
 GRID_MODELS = ("llava-1.5-7b", "llava-1.5-13b")
 WINDOWS = st.sampled_from([1, 2, 3, 4, 6, 8, 12, 24])
 POSITIONS = st.sampled_from(["after_projector", "before_projector"])
@@ -145,8 +143,6 @@ def test_none_is_the_program_without_a_plan_and_others_are_not(name: str) -> Non
     assert (plan.ops == ()) is (name == "none")
 
 
-# --- keep everything --------------------------------------------------------------
-
 IDENTITIES = [
     "none",
     *(f"{name}:k=576" for name in ("random", "spatial", "cluster")),
@@ -179,9 +175,6 @@ def test_keeping_everything_after_any_projector(name: str, model: str) -> None:
     names = {op.name for op in plan.ops}
     after = {key: value for key, value in rows(program, "flops").items() if key not in names}
     assert after == rows(plain, "flops")
-
-
-# --- selections -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -249,9 +242,6 @@ def test_selections_launch_once_for_all_requests_and_images() -> None:
         assert many == 24 * one
 
 
-# --- clustering -------------------------------------------------------------------
-
-
 def test_published_flops_of_clustering() -> None:
     # FACTS 1.1: n=576, k=64, d=4096: 0.302 GFLOP per iteration and 0.302 GFLOP to seed.
     flops = rows(build("cluster:k=64,iterations=10")[1], "flops", "cluster.")
@@ -315,8 +305,6 @@ def test_a_data_dependent_convergence_is_said() -> None:
     assert any("CPU" in note for note in build("cluster:k=64,impl=sklearn")[2].notes)
 
 
-# --- several images ------------------------------------------------------------------
-
 TWO_SIZES = ("672x672", "336x336")
 # FACTS 3: LLaVA-NeXT gives 2928 tokens for 672x672; FORMATS: 1176 for 336x336.
 TOKENS = {"672x672": 2928, "336x336": 1176}
@@ -354,9 +342,6 @@ def test_marker_tokens_stay() -> None:
     # Qwen2-VL, 672x672: 576 tokens and a start and an end marker.
     _, program, plan = build("random:k=64", "qwen2-vl-7b")
     assert plan.kept.mean == tokens(program) == 66
-
-
-# --- grids ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("compress", ["stf", "mbtf+stf", "avgpool", "avgpool:window=2"])
@@ -400,9 +385,6 @@ def test_average_pooling_is_one_kernel() -> None:
     assert own("avgpool", "bytes_moved") == (576 + 144) * 4096 * 2
     assert own("avgpool:position=before_projector", "bytes_moved") == (576 + 144) * 1024 * 2
     assert weights(program, "compression") == 0
-
-
-# --- trained fusion modules -------------------------------------------------------------
 
 
 def test_published_stf() -> None:
@@ -469,9 +451,6 @@ def test_width_and_blocks_of_mbtf_are_parameters() -> None:
     _, program, _ = build("mbtf:blocks=4,hidden=2048")
     linear = 4 * 1024 * 2048 + 2048 * 1024
     assert weights(program, "compression") == linear + 2048 + 1024
-
-
-# --- budgets of a comparison ----------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["random", "spatial", "cluster", "avgpool", "stf", "mbtf+stf"])

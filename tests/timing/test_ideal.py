@@ -23,8 +23,6 @@ def result(model: str = "llava-1.5-7b", gpu: str = "a100-80gb-sxm", **options: A
     return estimate(model, gpu, text_tokens=64, **options)
 
 
-# --- LLaVA-1.5-7B on an A100-80GB by hand -------------------------------------------
-
 # A100 80GB SXM datasheet: dense fp16 tensor peak, fp32 vector peak, memory bandwidth.
 TENSOR, VECTOR, BANDWIDTH = 312e12, 19.5e12, 2039e9
 FP16 = 2
@@ -147,9 +145,6 @@ def test_decode_is_about_weights_over_bandwidth() -> None:
     assert result().time_s["tpot"] == pytest.approx(floor, rel=0.03)
 
 
-# --- terms of other operators ---------------------------------------------------------
-
-
 def row(found: Estimate, name: str) -> OpRow:
     return next(op for op in found.ops if op.name == name)
 
@@ -235,9 +230,6 @@ def test_ideal_says_what_it_rests_on() -> None:
     assert found.interval_s["ttft"] == {"same_stack": None, "any_stack": None}
     assert any("lower bound" in note for note in found.notes)
     assert {op.bound_by for op in found.ops} <= set(BOUNDS)
-
-
-# --- the device ------------------------------------------------------------------------
 
 
 def changed(profile: HardwareProfile, bandwidth: float) -> HardwareProfile:
