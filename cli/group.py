@@ -84,10 +84,11 @@ class LazyGroup(click.RichGroup):
         except (CostModelError, click.ClickException) as error:
             self._fail(_line(error), 2)
         except OSError as error:
-            if error.errno != errno.EPIPE:
-                raise
             _silence_stdout()
-            sys.exit(1)
+            if error.errno == errno.EPIPE:
+                sys.exit(1)
+            where = f": {error.filename}" if error.filename else ""
+            self._fail(f"{error.strerror or error}{where}", 1)
         sys.exit(code if isinstance(code, int) else 0)
 
     @staticmethod

@@ -81,9 +81,10 @@ def gpu_option(function: Function) -> Function:
 
 def text_tokens_option(default: int | None = None) -> Decorator:
     """Add --text-tokens, required unless it has a default."""
+    # An explicit default of None would count as a value and make the option optional.
+    given: dict[str, Any] = {"required": True} if default is None else {"default": default}
     return click.option(
-        "--text-tokens", type=WHOLE, metavar="N", default=default, required=default is None,
-        show_default=default is not None,
+        "--text-tokens", type=WHOLE, metavar="N", show_default=True, **given,
         help="Prompt tokens that are not visual, template included.",
     )  # fmt: skip
 

@@ -50,7 +50,7 @@ class Spec(BaseModel):
 
 
 def _describe(cls: type[BaseModel], problem: Any) -> str:
-    path = ".".join(str(part) for part in problem["loc"]) or "(top level)"
+    path = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         fields = _fields_at(cls, problem["loc"][:-1])
         close = did_you_mean(str(problem["loc"][-1]), fields)
@@ -60,7 +60,9 @@ def _describe(cls: type[BaseModel], problem: Any) -> str:
     if problem["type"] == "missing":
         return f"missing key {path!r}"
     message = str(problem["msg"]).removeprefix("Value error, ")
-    return f"{path}: {message[0].lower()}{message[1:]} (got {problem.get('input')!r})"
+    message = message[0].lower() + message[1:]
+    # What is wrong with the whole has no one value to show.
+    return f"{path}: {message} (got {problem.get('input')!r})" if problem["loc"] else message
 
 
 def _fields_at(cls: type[BaseModel], path: tuple[Any, ...]) -> list[str]:

@@ -1,0 +1,178 @@
+"""Catalogue, comparison, formulas and roofline through the command."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sympy
+
+from costmodel import list_gpus, list_methods, list_models
+
+Json = Callable[..., Any]
+Text = Callable[..., str]
+
+
+def _rows(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+@pytest.mark.parametrize(
+    ("command", "names"),
+    [("models", list_models()), ("gpus", list_gpus()), ("methods", list_methods())],
+)
+def test_lists(ok: Text, as_json: Json, command: str, names: tuple[str, ...]) -> None:
+    text = ok(command)
+    assert all(name in text for name in names)
+    assert "…" not in text
+    assert [row["name"] for row in as_json(f"{command} --format json")] == list(names)
+    assert [row["name"] for row in _rows(ok(f"{command} --format csv"))] == list(names)
+
+
+def test_models_say_what_they_are(as_json: Json) -> None:
+    rows = {row["name"]: row for row in as_json("models --format json")}
+    llava = rows["llava-1.5-7b"]
+    assert (llava["parameters"], llava["visual_tokens"]) == (7063427072, 576)
+    assert rows["llava-next-vicuna-7b"]["visual_tokens"] == 2928
+    assert rows["llama-2-7b"]["visual_tokens"] == 0
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_one_model(ok: Text, as_json: Json, name: str) -> None:
+    record = as_json(f"models show {name} --format json")
+    assert record["parameters"]["total"] > 0
+    assert all(source["url"] in ok(f"models {name}") for source in record["sources"])
+
+
+@pytest.mark.parametrize("name", list_gpus())
+def test_one_gpu_shows_every_number_with_its_source(ok: Text, as_json: Json, name: str) -> None:
+    record = as_json(f"gpus show {name} --format json")
+    numbers = _rows(ok(f"gpus {name} --format csv"))
+    assert len([row for row in numbers if row["what"].startswith("peak ")]) == len(record["peaks"])
+    assert {row["source"] for row in numbers} <= set(record["sources"])
+    assert all(row["unit"] and row["url"] for row in numbers)
+    assert {"memory capacity", "memory bandwidth", "l2 cache", "tdp"} <= {
+        row["what"] for row in numbers
+    }
+    text = ok(f"gpus {name}")
+    assert all(row["what"] in text for row in numbers)
+
+
+@pytest.mark.parametrize("name", list_methods())
+def test_one_method_documents_its_parameters(ok: Text, as_json: Json, name: str) -> None:
+    record = as_json(f"methods show {name} --format json")
+    assert record["url"].startswith("http")
+    assert all(item["description"] and item["type"] for item in record["parameters"])
+    text = ok(f"methods {name}")
+    assert all(item["name"] in text for item in record["parameters"])
+
+
+COMPARE = "compare llava-1.5-7b --gpu a100-80gb-sxm --text-tokens 64"
+
+
+def test_compare(as_json: Json, ok: Text) -> None:
+    options = "--methods random,cluster:iterations=5,impl=fused,stf,mbtf --visual-tokens-kept 144"
+    found = as_json(f"{COMPARE} {options} --format json")
+    rows = found["methods"]
+    assert [row["method"].partition(":")[0] for row in rows] == [
+        "none", "random", "cluster", "stf", "mbtf",
+    ]  # fmt: skip
+    assert rows[2]["method"] == "cluster:k=144,iterations=5,impl=fused"
+    assert [row["visual_tokens_kept"] for row in rows] == [576, 144, 144, 144, None]
+    assert rows[0]["speedup_ttft"] == 1
+    assert rows[1]["speedup_ttft"] > rows[2]["speedup_ttft"] > 1
+    assert rows[0]["compression_flops"] == 0 < rows[3]["compression_flops"]
+    assert "mbtf" in rows[4]["reason"]
+    assert rows[3]["training"] != "none" == rows[1]["training"]
+    text = ok(f"{COMPARE} {options}")
+    assert "Not possible" in text
+    assert max(map(len, text.splitlines())) <= 100
+    table = _rows(ok(f"{COMPARE} {options} --format csv"))
+    assert [row["method"] for row in table] == [row["method"] for row in rows]
+
+
+def test_compare_agrees_with_estimate(as_json: Json) -> None:
+    rows = as_json(f"{COMPARE} --methods cluster --visual-tokens-kept 64 --format json")["methods"]
+    alone = as_json(
+        "estimate llava-1.5-7b --gpu a100-80gb-sxm --text-tokens 64 --compress cluster:k=64 "
+        "--format json --explain"
+    )
+    own = [op for op in alone["ops"] if op["stage"] == "compression"]
+    assert rows[1]["ttft_s"] == alone["time_s"]["ttft"]
+    assert rows[1]["flops"] == alone["flops"]["total"]
+    assert rows[1]["compression_launches"] == sum(op["launches"] for op in own)
+    assert rows[1]["compression_host_syncs"] == sum(op["host_syncs"] for op in own) > 0
+    assert rows[0]["ttft_s"] == alone["baseline"]["time_s"]["ttft"]
+
+
+def test_compare_lists_the_baseline_once_and_several_gpus(as_json: Json) -> None:
+    found = as_json(
+        f"{COMPARE} --gpu a40 --methods none --methods random --visual-tokens-kept 64 --format json"
+    )
+    assert [item["gpu"] for item in found] == ["a100-80gb-sxm", "a40"]
+    assert [row["method"] for row in found[0]["methods"]] == ["none", "random:k=64"]
+
+
+@pytest.mark.parametrize("phase", ["prefill", "decode"])
+def test_formulas_give_the_numbers_of_the_estimate(as_json: Json, phase: str) -> None:
+    options = "--text-tokens 64 --compress cluster:k=64"
+    found = as_json(f"formulas llava-1.5-7b --phase {phase} --format json {options}")
+    numbers = as_json(f"estimate llava-1.5-7b --gpu a40 --format json --explain {options}")
+    ops = numbers["ops" if phase == "prefill" else "ops_decode"]
+    values = {
+        sympy.Symbol(symbol["name"]): sympy.Rational(str(symbol["value"]))
+        for symbol in found["symbols"]
+    }
+    names = {str(symbol): symbol for symbol in values}
+    for item, op in zip(found["ops"], ops, strict=True):
+        flops = sympy.sympify(item["flops"], locals=names) * sympy.sympify(item["repeat"], names)
+        assert flops.subs(values) == op["flops"], item["name"]
+    if phase == "prefill":
+        for stage, key in (("vision_encoder", "vision_encoder"), ("llm", "llm_prefill")):
+            total = found["totals"][stage]
+            assert sympy.sympify(total["flops"], names).subs(values) == numbers["flops"][key]
+            moved = sympy.sympify(total["bytes"], names).subs(values)
+            assert moved == numbers["bytes_moved"][key]
+
+
+def test_formulas_legend_is_complete(as_json: Json, ok: Text) -> None:
+    found = as_json("formulas llava-1.5-7b --stage llm --format json")
+    legend = {symbol["name"]: symbol for symbol in found["symbols"]}
+    assert set(legend) >= {"b", "s", "d", "T", "V"}
+    assert legend["d"]["value"] == 4096
+    assert all(symbol["meaning"] and symbol["unit"] for symbol in legend.values())
+    assert found["relations"]["s"] == "T + V"
+    assert {op["stage"] for op in found["ops"]} == {"llm"}
+    text = ok("formulas llava-1.5-7b --stage llm")
+    assert "2*b*d*s*(2*D*G + D*H)" in text
+    assert "= T + V" in text
+    assert "hidden size" in text
+
+
+def test_formulas_in_latex(ok: Text, as_json: Json) -> None:
+    text = ok("formulas llava-1.5-7b --stage llm --latex")
+    assert text.count(r"\begin{align*}") == text.count(r"\end{align*}") == 2
+    assert r"\text{decoder.qkv\_proj}" in text
+    assert r"\beta_{w}" in text
+    found = as_json("formulas llava-1.5-7b --stage lm_head --latex --format json")
+    assert found["ops"][0]["flops"] == "2 W b d e"
+
+
+def test_formulas_of_the_alias_of_a_stage(ok: Text) -> None:
+    assert ok("formulas llama-2-7b --stage llm_prefill") == ok("formulas llama-2-7b --stage llm")
+
+
+def test_roofline_is_one_file(ok: Text, tmp_path: Path) -> None:
+    target = tmp_path / "roofline.html"
+    ok(f"roofline llava-1.5-7b --gpu a100-80gb-sxm --compress cluster:k=64 -o {target}")
+    text = target.read_text(encoding="utf-8")
+    assert "plotly.js v" in text
+    assert 'src="http' not in text
+    assert "decoder.qkv_proj" in text
+    assert [path.name for path in tmp_path.iterdir()] == ["roofline.html"]
+    assert math.isclose(target.stat().st_size, 4.85e6, rel_tol=0.5)
