@@ -91,7 +91,7 @@ def run_split(parts: Reference, batch: Batch) -> Any:
     """Idefics3 and SmolVLM, in the steps of the tower's ``forward``.
 
     Without data neither empty tiles can be dropped nor a mask be judged, as
-    ``get_image_features`` and the tower do; `test_whole_models` runs both.
+    ``get_image_features`` and the tower do; `test_split_forward_with_data` runs both.
     """
     tower = parts.vision
     pixels = square(sum(layout.tower_sequences for layout in batch.layouts(parts)), parts)
@@ -211,6 +211,28 @@ def test_fewer_layers_executed(truth: Truth, name: str, key: str, layers: int) -
     # The other layers stay in memory.
     expected = truth.reference(name).parameters["vision_encoder"]
     assert truth.our_parameters(made)["vision_encoder"] == expected
+
+
+@pytest.mark.parametrize("name", ["idefics3-8b", "smolvlm-2b"])
+def test_split_forward_with_data(truth: Truth, name: str) -> None:
+    """The whole ``get_image_features`` at full width; two layers keep it short on a CPU."""
+    preset = load_preset(name)
+    config = {**preset.config}
+    config["vision_config"] = {**config["vision_config"], "num_hidden_layers": 2}
+    spec = truth.read(config, {**(preset.preprocessor or {}), "do_image_splitting": False})
+    parts = truth.parts_of(spec, truth.build(config))
+    batch = Batch(1, (ImageSize(640, 480), ImageSize(200, 300)))
+    for module in (parts.vision, parts.projector):
+        module.to_empty(device="cpu")
+    side = parts.vision.config.image_size
+    features, (total, projector) = truth.count_flops(
+        lambda: parts.whole.model.get_image_features(torch.rand(1, 2, 3, side, side)).pooler_output,
+        parts.projector,
+    )
+    made = truth.program(spec, batch.images)
+    found = truth.our_flops(made)
+    assert (found["vision_encoder"], found["projector"]) == (total - projector, projector)
+    assert features[0].shape[0] == truth.layout(spec, batch.images).features
 
 
 @pytest.mark.parametrize("name", [name for name in list_models() if load_model(name).vision])
