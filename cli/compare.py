@@ -83,27 +83,19 @@ def command(
     from costmodel.report.records import to_csv, to_json
 
     wanted = split_methods(methods)
-    found = {
-        gpu: compare(model, gpu, wanted, visual_tokens_kept=visual_tokens_kept, **question(options))
+    found = [
+        compare(model, gpu, wanted, visual_tokens_kept=visual_tokens_kept, **question(options))
         for gpu in split(gpus)
-    }
+    ]
     if form == "csv":
-        rows = [
-            {"gpu": gpu, **row}
-            for gpu, outcomes in found.items()
-            for row in comparison.comparison_rows(outcomes)
-        ]
-        emit(to_csv(rows), output)
+        emit(to_csv(row for one in found for row in comparison.comparison_rows(one)), output)
     elif form == "json":
-        records = [
-            comparison.comparison_record(outcomes, gpu, visual_tokens_kept)
-            for gpu, outcomes in found.items()
-        ]
+        records = [comparison.comparison_record(one, visual_tokens_kept) for one in found]
         emit(to_json(records if len(records) > 1 else records[0]), output)
     else:
         blocks = [
             part
-            for gpu, outcomes in found.items()
-            for part in [*comparison.comparison_tables(outcomes, gpu, visual_tokens_kept), ""]
+            for one in found
+            for part in [*comparison.comparison_tables(one, visual_tokens_kept), ""]
         ]
         emit(table_text(blocks[:-1], output), output)

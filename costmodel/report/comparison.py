@@ -40,8 +40,10 @@ def comparison_rows(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
         if isinstance(outcome, Estimate):
             rows.append(_row(label, outcome))
         else:
-            rows.append({"method": label, "reason": outcome.reason})
-    keys = dict.fromkeys(key for row in rows for key in row)
+            asked = {name: done[0].inputs[name] for name in ("model", "gpu")} if done else {}
+            rows.append({**asked, "method": label, "reason": outcome.reason})
+    # A complete row first, so that the columns do not depend on which method fails.
+    keys = dict.fromkeys(key for row in sorted(rows, key=len, reverse=True) for key in row)
     return [{key: row.get(key) for key in keys} for row in rows]
 
 
@@ -50,6 +52,8 @@ def _row(label: str, result: Estimate) -> dict[str, Any]:
     memory = result.memory_bytes
     baseline = result.baseline or result
     row: dict[str, Any] = plain({
+        "model": result.inputs["model"],
+        "gpu": result.inputs["gpu"],
         "method": label,
         "visual_tokens": result.tokens["visual_in"],
         "visual_tokens_kept": result.tokens["visual_kept"],
@@ -71,26 +75,19 @@ def _row(label: str, result: Estimate) -> dict[str, Any]:
     return row
 
 
-def comparison_record(
-    outcomes: Sequence[Outcome], gpu: str, visual_tokens_kept: int
-) -> dict[str, Any]:
+def comparison_record(outcomes: Sequence[Outcome], visual_tokens_kept: int) -> dict[str, Any]:
     """Return a comparison as a JSON object."""
-    inputs = next(
-        (result.inputs for _, result in outcomes if isinstance(result, Estimate)), {}
-    )  # fmt: skip
+    inputs = next((result.inputs for _, result in outcomes if isinstance(result, Estimate)), {})
     hidden = ("compress", "compress_params")
     return {
         "schema_version": SCHEMA_VERSION,
         "inputs": plain({key: value for key, value in inputs.items() if key not in hidden}),
-        "gpu": gpu,
         "visual_tokens_kept": visual_tokens_kept,
         "methods": comparison_rows(outcomes),
     }
 
 
-def comparison_tables(
-    outcomes: Sequence[Outcome], gpu: str, visual_tokens_kept: int
-) -> list[RenderableType]:
+def comparison_tables(outcomes: Sequence[Outcome], visual_tokens_kept: int) -> list[RenderableType]:
     """Return a comparison as a table for people; reasons of failures and training below."""
     from rich.text import Text
 
@@ -118,7 +115,7 @@ def comparison_tables(
     )
     tokens, inputs = question.tokens, question.inputs
     title = (
-        f"{inputs['model']} on {gpu}: {inputs['batch']:,} x ({tokens['visual_in']:,} visual + "
+        f"{inputs['model']} on {inputs['gpu']}: {inputs['batch']:,} x ({tokens['visual_in']:,} visual + "
         f"{tokens['text']:,} text tokens), about {visual_tokens_kept:,} kept per image, "
         f"{inputs['dtype']}, {inputs['runtime']}, {inputs['time_model']} times"
     )

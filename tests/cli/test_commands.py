@@ -114,7 +114,7 @@ def test_compare_lists_the_baseline_once_and_several_gpus(as_json: Json) -> None
     found = as_json(
         f"{COMPARE} --gpu a40 --methods none --methods random --visual-tokens-kept 64 --format json"
     )
-    assert [item["gpu"] for item in found] == ["a100-80gb-sxm", "a40"]
+    assert [item["inputs"]["gpu"] for item in found] == ["a100-80gb-sxm", "a40"]
     assert [row["method"] for row in found[0]["methods"]] == ["none", "random:k=64"]
 
 
