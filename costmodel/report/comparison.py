@@ -115,8 +115,9 @@ def comparison_tables(outcomes: Sequence[Outcome], visual_tokens_kept: int) -> l
     )
     tokens, inputs = question.tokens, question.inputs
     title = (
-        f"{inputs['model']} on {inputs['gpu']}: {inputs['batch']:,} x ({tokens['visual_in']:,} visual + "
-        f"{tokens['text']:,} text tokens), about {visual_tokens_kept:,} kept per image, "
+        f"{inputs['model']} on {inputs['gpu']}: {inputs['batch']:,} x "
+        f"({tokens['visual_in']:,} visual + {tokens['text']:,} text tokens), "
+        f"about {visual_tokens_kept:,} kept per image, "
         f"{inputs['dtype']}, {inputs['runtime']}, {inputs['time_model']} times"
     )
     failed = [f"{row['method']}: {row['reason']}" for row in rows if row["reason"]]
