@@ -154,7 +154,10 @@ def _expressions(op: Op) -> list[Expr]:
 
 
 def _stack(rows: list[FloatArray], points: tuple[int, ...]) -> FloatArray:
-    return np.stack([np.broadcast_to(row, points) for row in rows])
+    stacked = np.empty((len(rows), *points))
+    for index, row in enumerate(rows):
+        stacked[index] = row
+    return stacked
 
 
 def resolve(

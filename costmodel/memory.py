@@ -110,8 +110,8 @@ def largest_batch(program: Program, capacity_bytes: float) -> int:
     """
     low, high = 0, MAX_BATCH
     while low < high:
-        # A step over 64 batches narrows the bracket 64-fold: memory grows with the batch.
-        tried = np.unique(np.linspace(low + 1, high, 64).astype(np.int64))
+        # Memory grows with the batch: each round narrows the bracket a thousandfold.
+        tried = np.unique(np.linspace(low + 1, high, 1001).astype(np.int64))
         fits = memory(program, b=tried).total <= capacity_bytes
         best = int(tried[fits][-1]) if fits.any() else low
         following = tried[tried > best]
