@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from importlib.metadata import entry_points
@@ -127,3 +130,25 @@ def test_changelog_has_this_version_or_unreleased() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     headings = re.findall(r"^## \[(.+?)\]", text, re.MULTILINE)
     assert {"Unreleased", project["version"]} & set(headings)
+
+
+def _shown_outputs() -> list[tuple[str, str]]:
+    """Commands with their output in the README: a fence whose first line is ``$ costmodel``."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    bodies = [block["body"] for block in FENCE.finditer(text)]
+    shown = [body.split("\n", 1) for body in bodies if body.startswith("$ costmodel ")]
+    return [(command, output) for command, output in shown]
+
+
+@pytest.mark.parametrize(("command", "output"), _shown_outputs())
+def test_readme_shows_real_output(command: str, output: str) -> None:
+    (script,) = entry_points(group="console_scripts", name="costmodel")
+    done = subprocess.run(
+        [sys.executable, "-c", f"from {script.module} import main; main()", *_arguments(command)],
+        capture_output=True, text=True, check=True, env=os.environ | {"COLUMNS": "100"},
+    )  # fmt: skip
+    assert [line.rstrip() for line in done.stdout.splitlines()] == output.rstrip().splitlines()
+
+
+def test_readme_shows_an_output() -> None:
+    assert _shown_outputs()
