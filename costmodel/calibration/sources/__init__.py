@@ -1,0 +1,1 @@
+"""Readers of timing files, one module per format."""

@@ -1,0 +1,1 @@
+"""Kernel time models: pure functions of shapes, a chip and fitted parameters."""
