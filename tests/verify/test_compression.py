@@ -204,26 +204,24 @@ def cluster(points: Any, centres: int, iterations: int, restarts: int, trials: i
     return min(found, key=lambda pair: pair[0])[1]
 
 
-@pytest.mark.parametrize("impl", ["eager", "fused", "sklearn"])
 @pytest.mark.parametrize(
     ("centres", "iterations", "restarts", "trials"),
-    [(64, 10, 1, 1), (1, 3, 1, 1), (16, 0, 2, 4), (32, 5, 3, 5), (144, 2, 2, 1), (576, 1, 1, 2)],
+    [(64, 10, 1, 1), (1, 3, 1, 1), (16, 0, 2, 4), (32, 5, 3, 5), (144, 2, 1, 2)],
 )
 def test_distance_products(
-    truth: Truth, centres: int, iterations: int, restarts: int, trials: int, impl: str
+    truth: Truth, centres: int, iterations: int, restarts: int, trials: int
 ) -> None:
     torch.manual_seed(0)
     points = torch.randn(SIDE**2, 64)
     run: Callable[[], Any] = partial(cluster, points, centres, iterations, restarts, trials)
     means, (expected,) = truth.count_flops(run)
     assert means.shape == (centres, 64)
-    made, plan = compressed(
-        f"cluster:k={centres},iterations={iterations},n_init={restarts},"
-        f"init_trials={trials},impl={impl}"
-    )
-    # The products are linear in the width, so narrow vectors stand for the model's 4096.
-    assert truth.our_flops(made)["compression"] == expected * 4096 // 64
-    assert plan.kept.mean == centres
+    options = f"k={centres},iterations={iterations},n_init={restarts},init_trials={trials}"
+    for impl in ("eager", "fused", "sklearn"):
+        made, plan = compressed(f"cluster:{options},impl={impl}")
+        # The products are linear in the width, so narrow vectors stand for the model's 4096.
+        assert truth.our_flops(made)["compression"] == expected * 4096 // 64
+        assert plan.kept.mean == centres
 
 
 @pytest.mark.parametrize("position", ["after_projector", "before_projector"])
