@@ -28,7 +28,8 @@ class GemmModel:
 
     For tile :math:`t_m \times t_n` and split s, with
     :math:`k_s = 64\lceil k/(64 s)\rceil` and
-    :math:`T = s\lceil m/t_m\rceil\lceil n/t_n\rceil` tiles on S multiprocessors, :math:`w = T/S` waves of which a partial one costs
+    :math:`T = s\lceil m/t_m\rceil\lceil n/t_n\rceil` tiles on S multiprocessors,
+    :math:`w = T/S` waves of which a partial one costs
 
     .. math:: W = (1-\alpha)\lceil w\rceil + \alpha\max(w, 1)
 
