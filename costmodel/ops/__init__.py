@@ -4,7 +4,7 @@ from costmodel.ops.attention import AttentionImpl, attention
 from costmodel.ops.collective import collective
 from costmodel.ops.elementwise import activation, add, copy, elementwise, norm, rotary
 from costmodel.ops.gemm import gemm, matmul
-from costmodel.ops.op import ONE, ZERO, Op, OpKind, Part, Stage, Traffic, Weights, exact
+from costmodel.ops.op import ONE, ZERO, Op, OpKind, Part, Primitive, Stage, Traffic, Weights, exact
 
 __all__ = [
     "ONE",
@@ -13,6 +13,7 @@ __all__ = [
     "Op",
     "OpKind",
     "Part",
+    "Primitive",
     "Stage",
     "Traffic",
     "Weights",

@@ -118,7 +118,7 @@ def attention(
                 write=(2 + int(causal)) * ba + _FP32_BYTES,
                 flops_per_element=Integer(6 if causal else 5),
                 launches=Integer(4 if causal else 3), repeat=repeat,
-                live=2 * ba + _FP32_BYTES, held=held + query, part="attention",
+                live=2 * ba + _FP32_BYTES, held=held + query, part="attention", primitive="softmax",
                 note="scale, mask, fp32 softmax and cast, each its own kernel",
             ),
             matmul(
@@ -189,5 +189,6 @@ def _repeat_kv(
         repeat=repeat,
         launches=Integer(2),
         live=out + held,
+        primitive="copy",
         note="grouped keys and values copied to every query head",
     )

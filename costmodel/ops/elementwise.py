@@ -11,7 +11,7 @@ from typing import Literal
 
 from sympy import Expr, Integer, Rational
 
-from costmodel.ops.op import ONE, ZERO, Op, OpKind, Part, Stage, Traffic
+from costmodel.ops.op import ONE, ZERO, Op, OpKind, Part, Primitive, Stage, Traffic
 from costmodel.symbols import sym
 
 __all__ = ["activation", "add", "copy", "elementwise", "norm", "rotary"]
@@ -38,6 +38,7 @@ def elementwise(
     live: Expr | None = None,
     held: Expr = ZERO,
     part: Part = "other",
+    primitive: Primitive = "other",
     note: str = "",
 ) -> Op:
     """Work done element by element on ``rows x cols``.
@@ -58,6 +59,8 @@ def elementwise(
         Weight bytes read [B].
     kind : OpKind
         ``"elementwise"`` or ``"copy"``.
+    primitive : Primitive
+        Kernel family whose measured timings apply.
     live : Expr, optional
         Live bytes per element instead of ``read + write`` of one kernel [B].
 
@@ -77,6 +80,7 @@ def elementwise(
         launches=launches,
         live=size * (read + write if live is None else live) + held,
         part=part,
+        primitive=primitive,
         note=note,
     )
 
@@ -132,7 +136,7 @@ def norm(
     return elementwise(
         name, stage, rows=rows, cols=cols, read=read, write=write, flops_per_element=flops,
         launches=launches, weights=vectors * cols * sym("bo"), repeat=repeat, live=live,
-        held=held, part=part,
+        held=held, part=part, primitive=kind,
     )  # fmt: skip
 
 
@@ -182,7 +186,7 @@ def activation(
             read, write, kernels = read + 2 * ba, write + ba, kernels + 1
     return elementwise(
         name, stage, rows=rows, cols=cols, read=read, write=write, flops_per_element=flops,
-        launches=kernels, repeat=repeat, live=live, held=held,
+        launches=kernels, repeat=repeat, live=live, held=held, primitive="activation",
     )  # fmt: skip
 
 
@@ -205,7 +209,7 @@ def add(
     ba = sym("ba")
     return elementwise(
         name, stage, rows=rows, cols=cols, read=2 * ba, write=ba,
-        flops_per_element=Integer(1), repeat=repeat, held=held,
+        flops_per_element=Integer(1), repeat=repeat, held=held, primitive="add",
     )  # fmt: skip
 
 
@@ -235,7 +239,7 @@ def rotary(
         read=ba if fused else Rational(11, 2) * ba,
         write=ba if fused else Rational(9, 2) * ba,
         flops_per_element=Integer(3), launches=Integer(1 if fused else 10), repeat=repeat,
-        live=2 * ba if fused else 4 * ba, held=held,
+        live=2 * ba if fused else 4 * ba, held=held, primitive="rotary",
     )  # fmt: skip
 
 
@@ -277,5 +281,5 @@ def copy(
     return elementwise(
         name, stage, rows=rows, cols=cols, read=passes * read, write=passes * ba,
         flops_per_element=ZERO, launches=launches, kind="copy", repeat=repeat, live=read + ba,
-        held=held, note=note,
+        held=held, primitive="copy", note=note,
     )  # fmt: skip

@@ -106,7 +106,7 @@ def kmeans(problem: KMeansProblem, impl: KMeansImpl, check: bool) -> list[Op]:
         op = elementwise(
             f"{problem.label}.{part}", "compression", rows=fused_batch * rows, cols=cols,
             read=read, write=write, flops_per_element=Integer(flops), launches=launches(kernels),
-            repeat=repeat * loops, held=held,
+            repeat=repeat * loops, held=held, primitive="reduction",
         )  # fmt: skip
         return replace(op, host_syncs=syncs)
 
@@ -140,7 +140,10 @@ def kmeans(problem: KMeansProblem, impl: KMeansImpl, check: bool) -> list[Op]:
         step("aggregate", points, width, read=ba + _INDEX_BYTES / width,
              write=2 * ba * centres / points, flops=1, kernels=3, repeat=ONE)
     )  # fmt: skip
-    return _on_host(problem, ops) if impl == "sklearn" else ops
+    if impl == "sklearn":
+        return _on_host(problem, ops)
+    captured = impl == "fused" and not check
+    return [replace(op, graph_safe=captured) for op in ops]
 
 
 def _on_host(problem: KMeansProblem, ops: list[Op]) -> list[Op]:

@@ -8,7 +8,18 @@ from typing import Literal
 import sympy
 from sympy import Expr, Integer
 
-__all__ = ["ONE", "ZERO", "Op", "OpKind", "Part", "Stage", "Traffic", "Weights", "exact"]
+__all__ = [
+    "ONE",
+    "ZERO",
+    "Op",
+    "OpKind",
+    "Part",
+    "Primitive",
+    "Stage",
+    "Traffic",
+    "Weights",
+    "exact",
+]
 
 Stage = Literal["vision_encoder", "projector", "compression", "llm", "lm_head"]
 """Part of the model an operator belongs to."""
@@ -27,6 +38,11 @@ OpKind = Literal[
 
 ``host`` work runs on the CPU; its activations cross the host link.
 """
+
+Primitive = Literal[
+    "rmsnorm", "layernorm", "activation", "rotary", "add", "copy", "softmax", "reduction", "other"
+]
+"""Kernel family of memory-bound work."""
 
 Part = Literal["linear", "attention", "other"]
 """Which sub-total of the language model an operator counts in."""
@@ -83,6 +99,10 @@ class Op:
         Activation bytes that exist while it runs, weights and KV cache excluded [B].
     matmul : bool
         Whether FlopCounterMode counts it (matrix products and convolutions).
+    primitive : Primitive
+        For memory-bound work: the kernel family whose measured timings apply.
+    graph_safe : bool
+        Whether a CUDA graph can hold it; work that is not is dispatched eagerly.
     note : str
         A remark for people, for example what an eager implementation does.
     """
@@ -99,6 +119,8 @@ class Op:
     live: Expr = ZERO
     part: Part = "other"
     matmul: bool = False
+    primitive: Primitive = "other"
+    graph_safe: bool = True
     note: str = field(default="", compare=False)
 
     @property
