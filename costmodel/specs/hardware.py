@@ -100,6 +100,7 @@ class HardwareProfile(Spec):
     interconnect: Interconnect
     tdp: Power
     notes: str = ""
+    default_calibration: str | None = None
     sources: dict[str, Source] = Field(default_factory=dict)
 
     @model_validator(mode="after")
