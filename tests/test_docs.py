@@ -143,8 +143,9 @@ def _shown_outputs() -> list[tuple[str, str]]:
 @pytest.mark.parametrize(("command", "output"), _shown_outputs())
 def test_readme_shows_real_output(command: str, output: str) -> None:
     (script,) = entry_points(group="console_scripts", name="costmodel")
+    start = f"from {script.module} import main; main()"
     done = subprocess.run(
-        [sys.executable, "-c", f"from {script.module} import main; main()", *_arguments(command.removeprefix("$ "))],
+        [sys.executable, "-c", start, *_arguments(command.removeprefix("$ "))],
         capture_output=True, text=True, check=True, env=os.environ | {"COLUMNS": "100"},
     )  # fmt: skip
     assert [line.rstrip() for line in done.stdout.splitlines()] == output.rstrip().splitlines()
