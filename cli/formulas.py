@@ -55,7 +55,7 @@ def command(
     Example: costmodel formulas llava-1.5-7b --stage llm --latex
     """
     check(output)
-    from costmodel.estimation import prepare
+    from costmodel.case import prepare
     from costmodel.report import formulas, formulas_text
     from costmodel.report.records import to_json
 

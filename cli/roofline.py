@@ -41,7 +41,8 @@ def command(model: str, gpu: str, output: str, **options: Any) -> None:
     from costmodel.report.figures import check_figure_output, write_figure
 
     check_figure_output(output)
-    from costmodel.estimation import estimate_case, prepare
+    from costmodel.case import prepare
+    from costmodel.estimation import estimate_case
     from costmodel.report.roofline import roofline_figure
 
     case = prepare(model, gpu, **question(options))

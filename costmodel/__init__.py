@@ -16,15 +16,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from costmodel.case import prepare
     from costmodel.catalog.hardware import list_gpus, load_gpu
     from costmodel.catalog.models_io import list_models, load_model
     from costmodel.compression.method import list_methods
     from costmodel.errors import CostModelError
-    from costmodel.estimation import Estimate, compare, estimate, prepare
+    from costmodel.estimation import compare, estimate
     from costmodel.evaluation import evaluate
     from costmodel.memory import largest_batch
     from costmodel.points import evaluate_grid
     from costmodel.program import build_program
+    from costmodel.results import Estimate
 
 __all__ = [
     "CostModelError",
@@ -45,7 +47,7 @@ __all__ = [
 
 _HOMES = {
     "CostModelError": "errors",
-    "Estimate": "estimation",
+    "Estimate": "results",
     "build_program": "program",
     "compare": "estimation",
     "estimate": "estimation",
@@ -57,7 +59,7 @@ _HOMES = {
     "list_models": "catalog.models_io",
     "load_gpu": "catalog.hardware",
     "load_model": "catalog.models_io",
-    "prepare": "estimation",
+    "prepare": "case",
 }
 
 

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from costmodel.case import Case
 from costmodel.catalog.hardware import load_host
 from costmodel.errors import InputError, UnknownNameError
-from costmodel.estimation import STAGES, Case, stage_of
 from costmodel.evaluation import Evaluation, FloatArray, evaluate
 from costmodel.memory import Memory, memory
+from costmodel.results import STAGES, stage_of
 from costmodel.timing.device import resolve_device
 from costmodel.timing.model import load_time_model
 
@@ -69,7 +70,7 @@ def evaluate_grid(case: Case, **axes: Any) -> Grid:
 
     Examples
     --------
-    >>> from costmodel.estimation import prepare
+    >>> from costmodel.case import prepare
     >>> case = prepare("llava-1.5-7b", "a100-80gb-sxm", text_tokens=64)
     >>> result = evaluate_grid(case, visual_tokens=[64, 144, 576])
     >>> [int(flops) for flops in result.flops["llm_prefill"]]

@@ -21,14 +21,14 @@ from costmodel.errors import (
     UnsupportedError,
 )
 from costmodel.estimation import (
-    STAGES,
-    CostModelFailure,
     Estimate,
+    Failure,
     compare,
     estimate,
     prepare,
 )
 from costmodel.memory import largest_batch
+from costmodel.results import STAGES
 
 CLUSTER = "cluster:k=64"
 
@@ -415,7 +415,7 @@ def test_a_method_that_cannot_says_why_and_the_others_go_on() -> None:
     found = rows(["random", "avgpool", "mbtf"], kept=100)
     assert isinstance(found["random:k=100"], Estimate)
     failure = found["avgpool"]
-    assert isinstance(failure, CostModelFailure)
+    assert isinstance(failure, Failure)
     assert "a count avgpool can reach: 1, 4, 9, 16, 36, 64, 144, 576" in failure.reason
     assert str(failure) == failure.reason
     assert "keeps every token" in found["mbtf"].reason

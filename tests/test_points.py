@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from costmodel.errors import InputError, UnknownNameError
-from costmodel.estimation import STAGES, Case, estimate, prepare
+from costmodel.estimation import Case, estimate, prepare
 from costmodel.points import AXES, Grid, evaluate_grid
+from costmodel.results import STAGES
 
 
 def case(**options: Any) -> Case:

@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 from costmodel.catalog.hardware import list_gpus, load_gpu, load_host
 from costmodel.catalog.models_io import list_models, load_model
 from costmodel.errors import CostModelError, InputError
-from costmodel.estimation import STAGES, Case, Estimate, estimate_case, prepare
+from costmodel.estimation import Case, Estimate, estimate_case, prepare
 from costmodel.evaluation import Evaluation, evaluate
 from costmodel.program import PHASES, Phase, Program
+from costmodel.results import STAGES
 from costmodel.specs.hardware import HardwareProfile
 from costmodel.specs.quantity import Quantity
 from costmodel.timing.device import Device, resolve_device

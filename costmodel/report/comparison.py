@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from costmodel.compression.method import load_method
-from costmodel.estimation import CostModelFailure, Estimate
 from costmodel.report.records import SCHEMA_VERSION, plain
 from costmodel.report.text import bullets, quantity, table
+from costmodel.results import Estimate, Failure
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 __all__ = ["comparison_record", "comparison_rows", "comparison_tables"]
 
-Outcome = tuple[str, Estimate | CostModelFailure]
+Outcome = tuple[str, Estimate | Failure]
 
 
 def comparison_rows(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
@@ -23,7 +23,7 @@ def comparison_rows(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
 
     Parameters
     ----------
-    outcomes : sequence of (str, Estimate or CostModelFailure)
+    outcomes : sequence of (str, Estimate or Failure)
         What `costmodel.compare` returns.
 
     Returns

@@ -9,8 +9,8 @@ from typing import Any
 import sympy
 from sympy import Expr, Symbol
 
+from costmodel.case import Case
 from costmodel.errors import UnknownNameError
-from costmodel.estimation import Case
 from costmodel.evaluation import resolve
 from costmodel.ops import ZERO, Op
 from costmodel.program import Phase
@@ -77,7 +77,7 @@ def formulas(case: Case, phase: Phase = "prefill", stage: str | None = None) -> 
 
     Examples
     --------
-    >>> from costmodel.estimation import prepare
+    >>> from costmodel.case import prepare
     >>> found = formulas(prepare("llama-2-7b", "a40", text_tokens=64), stage="lm_head")
     >>> [str(op.flops) for op in found.ops]
     ['2*W*b*d*e']

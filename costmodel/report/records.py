@@ -8,8 +8,8 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from costmodel.estimation import Estimate, OpRow
 from costmodel.report.stages import stage_costs
+from costmodel.results import Estimate, OpRow
 
 __all__ = [
     "SCHEMA_VERSION",

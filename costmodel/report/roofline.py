@@ -9,9 +9,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from costmodel.case import Case
 from costmodel.catalog.hardware import load_host
-from costmodel.estimation import STAGES, Case, Estimate, OpRow
 from costmodel.report.text import quantity
+from costmodel.results import STAGES, Estimate, OpRow
 from costmodel.timing.device import Device, resolve_device
 
 if TYPE_CHECKING:

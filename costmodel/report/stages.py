@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from costmodel.estimation import STAGES, Estimate, OpRow
+from costmodel.results import STAGES, Estimate, OpRow
 
 __all__ = ["StageCost", "dominant_bound", "stage_costs"]
 

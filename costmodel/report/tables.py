@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from costmodel.estimation import Estimate, OpRow
 from costmodel.report.stages import StageCost, stage_costs
 from costmodel.report.text import bullets, facts, quantity, ratio, table
+from costmodel.results import Estimate, OpRow
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -10,8 +10,9 @@ import pytest
 
 from costmodel.catalog.hardware import list_gpus, load_gpu, load_host
 from costmodel.errors import UnknownNameError, UnsupportedError
-from costmodel.estimation import Estimate, OpRow, estimate, prepare
+from costmodel.estimation import Estimate, estimate, prepare
 from costmodel.evaluation import evaluate
+from costmodel.results import OpRow
 from costmodel.specs.hardware import HardwareProfile
 from costmodel.specs.workload import Deployment
 from costmodel.timing.device import Device, resolve_device

@@ -1,0 +1,144 @@
+"""From evaluated operators to the sections of a result: sums by stage, memory, parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from costmodel.evaluation import Evaluation, evaluate_expressions, resolve
+from costmodel.memory import Memory, largest_batch
+from costmodel.ops import ZERO, Op
+from costmodel.program import Program
+from costmodel.results import STAGES, OpRow, stage_of
+from costmodel.timing.device import Device
+from costmodel.timing.model import BOUNDS, PassTimes
+
+__all__ = [
+    "bytes_by_stage",
+    "flops_by_stage",
+    "interval",
+    "memory_section",
+    "op_rows",
+    "parameters",
+    "times_by_stage",
+]
+
+
+def op_rows(evaluation: Evaluation, times: PassTimes) -> tuple[OpRow, ...]:
+    """Return one row per operator, totals over its repeats."""
+    return tuple(
+        _row(op, index, evaluation, times) for index, op in enumerate(evaluation.ops)
+    )  # fmt: skip
+
+
+def _row(op: Op, index: int, evaluation: Evaluation, times: PassTimes) -> OpRow:
+    repeat = float(evaluation.repeat[index])
+    return OpRow(
+        name=op.name,
+        stage=stage_of(op),
+        kind=op.kind,
+        part=op.part,
+        counted=op.matmul,
+        repeat=repeat,
+        launches=float(evaluation.launches[index]) * repeat,
+        host_syncs=float(evaluation.host_syncs[index]) * repeat,
+        shape={name: float(size) for name, size in evaluation.shapes[index].items()},
+        flops=float(evaluation.flops[index]) * repeat,
+        bytes={
+            kind: float(rows[index]) * repeat for kind, rows in evaluation.traffic.items()
+        },
+        time_s=float(times.op_s[index]) * repeat,
+        bound_by=BOUNDS[int(times.bound[index])],
+        provenance=times.provenance[index],
+        note=op.note,
+        op=op,
+    )  # fmt: skip
+
+
+def _sum(rows: Sequence[OpRow], value: Callable[[OpRow], float]) -> float:
+    return float(sum(value(row) for row in rows))
+
+
+def _by_stage(rows: Sequence[OpRow], value: Callable[[OpRow], float]) -> dict[str, float]:
+    return {stage: _sum([row for row in rows if row.stage == stage], value) for stage in STAGES}
+
+
+def flops_by_stage(rows: Sequence[OpRow]) -> dict[str, float]:
+    """Return FLOPs by stage and in total; matrix products and convolutions [FLOP]."""
+    counted = [row for row in rows if row.counted]
+    result = _by_stage(counted, lambda row: row.flops)
+    language = [row for row in counted if row.stage == "llm_prefill"]
+    attention = [row for row in language if row.part == "attention"]
+    result["llm_attention"] = _sum(attention, lambda row: row.flops)
+    result["llm_linear"] = result["llm_prefill"] - result["llm_attention"]
+    result["total"] = sum(result[stage] for stage in STAGES)
+    return result
+
+
+def bytes_by_stage(rows: Sequence[OpRow]) -> dict[str, float]:
+    """Return bytes moved by stage and in total, all operators [B]."""
+    result = _by_stage(rows, lambda row: sum(row.bytes.values()))
+    language = [row for row in rows if row.stage == "llm_prefill"]
+    attention = [row for row in language if row.part == "attention"]
+    result["llm_attention"] = _sum(attention, lambda row: sum(row.bytes.values()))
+    result["llm_linear"] = result["llm_prefill"] - result["llm_attention"]
+    result["total"] = sum(result[stage] for stage in STAGES)
+    return result
+
+
+def times_by_stage(
+    rows: Sequence[OpRow],
+    prefill: PassTimes,
+    decode_rows: Sequence[OpRow],
+    decode: PassTimes,
+) -> dict[str, float]:
+    """Return time by stage, exposed host time, TTFT and TPOT [s]."""
+    result = _by_stage(rows, lambda row: row.time_s)
+    result["host_overhead"] = float(prefill.host_overhead_s)
+    result["ttft"] = sum(result.values())
+    result["tpot"] = _sum(decode_rows, lambda row: row.time_s) + float(decode.host_overhead_s)
+    return result
+
+
+def interval(times: PassTimes) -> dict[str, Any]:
+    """Return the bands of TTFT by kind, None where nothing was measured [s]."""
+
+    def band(kind: str) -> list[float] | None:
+        if kind not in times.low_s:
+            return None
+        return [float(times.low_s[kind]), float(times.high_s[kind])]
+
+    kinds = ("same_stack", "any_stack")
+    return {"ttft": {kind: band(kind) for kind in kinds}, "level": times.level}
+
+
+def parameters(program: Program) -> dict[str, float]:
+    """Return parameters by module and in total; tied weights once."""
+    modules = ("vision_encoder", "projector", "compression", "llm", "lm_head")
+    sums = [
+        sum((item.count for item in program.weights if item.stage == module), start=ZERO)
+        for module in modules
+    ]
+    values = evaluate_expressions(sums, resolve(program, "prefill"))
+    result = {module: float(value) for module, value in zip(modules, values, strict=True)}
+    return result | {"total": sum(result.values())}
+
+
+def memory_section(now: Memory, program: Program, device: Device) -> dict[str, Any]:
+    """Return memory of one device, whether it fits, and the largest batch that does [B]."""
+    total = float(now.total)
+    capacity = device.capacity_bytes
+    return {
+        "weights": float(now.weights),
+        "kv_cache": float(now.kv_cache),
+        "kv_cache_groups": [
+            {"layers": layers, "bytes": float(size)} for layers, size in now.kv_cache_groups
+        ],
+        "activations_peak": float(now.activations_peak),
+        "activations_peak_op": now.peak_op,
+        "total": total,
+        "device": capacity,
+        "fits": total <= capacity,
+        "missing": max(total - capacity, 0.0),
+        "largest_batch": largest_batch(program, capacity),
+    }

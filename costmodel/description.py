@@ -1,0 +1,103 @@
+"""What was asked, in the words of a result: tokens, inputs, provenance, notes."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from typing import Any
+
+from costmodel.case import Case
+from costmodel.compression.plan import CompressionPlan, TokenCount
+from costmodel.program import Program
+from costmodel.timing.model import PassTimes
+
+__all__ = ["inputs", "notes_of", "provenance", "tokens"]
+
+
+def tokens(case: Case, plan: CompressionPlan | None, program: Program) -> dict[str, Any]:
+    """Return visual tokens in and kept, text, output and prompt, per request."""
+    layout = case.layout
+    tokens = layout.tokens if layout is not None else 0
+    kept = plan.kept if plan is not None else TokenCount.static(tokens)
+    return {
+        "visual_in": tokens,
+        "visual_kept": kept.mean,
+        "visual_kept_p50": kept.p50,
+        "visual_kept_p95": kept.p95,
+        "visual_features": layout.features if layout is not None else 0,
+        "visual_markers": layout.markers if layout is not None else 0,
+        "vision_sequences": layout.tower_sequences if layout is not None else 0,
+        "text": case.workload.text_tokens,
+        "output": case.workload.output_tokens,
+        "prefill": case.workload.text_tokens + kept.mean,
+    }
+
+
+def inputs(case: Case, plan: CompressionPlan | None) -> dict[str, Any]:
+    """Return the resolved question."""
+    work, run = case.workload, case.deployment
+    vision = case.model.vision
+    executed = run.vision_layers or (vision.layers_executed if vision else 0)
+    if plan is not None and plan.tower_layers is not None:
+        executed = max(executed, plan.tower_layers)
+    sizes = work.images
+    if not (sizes or work.videos) and work.visual_tokens is None and case.model.default_image:
+        sizes = (case.model.default_image,)
+    return {
+        "model": case.model.name,
+        "gpu": case.gpu.name,
+        "batch": work.batch,
+        "images": [f"{w}x{h}" for w, h in sizes],
+        "videos": [f"{w}x{h}x{frames}" for w, h, frames in work.videos],
+        "visual_tokens": work.visual_tokens,
+        "text_tokens": work.text_tokens,
+        "output_tokens": work.output_tokens,
+        "compress": case.request.label if case.request is not None else "none",
+        "compress_params": case.request.params.model_dump() if case.request is not None else {},
+        "time_model": case.time_model,
+        "runtime": run.runtime,
+        "attention": run.attention,
+        "dtype": run.dtype,
+        "weights_dtype": run.weights_dtype,
+        "kv_dtype": run.kv_dtype,
+        "tp": run.tp,
+        "vision_layers": executed,
+        "head_tokens": run.head_tokens,
+        "image_notes": list(case.layout.notes) if case.layout is not None else [],
+    }
+
+
+def provenance(case: Case, times: PassTimes) -> dict[str, Any]:
+    """Return what the numbers rest on: versions, time model, sources."""
+    return {
+        "costmodel": importlib.metadata.version("costmodel"),
+        "time_model": case.time_model,
+        "time": sorted(set(times.provenance)),
+        "model_sources": [source.url for source in case.model.sources],
+        "gpu_sources": sorted({source.url for source in case.gpu.sources.values()}),
+    }
+
+
+def notes_of(case: Case, plan: CompressionPlan | None) -> tuple[str, ...]:
+    """Return assumptions and warnings, for people."""
+    notes: list[str] = []
+    text, run = case.model.text, case.deployment
+    layout = case.layout
+    visual = float(layout.tokens) if layout is not None else 0.0
+    if plan is not None and plan.insertion.where != "llm":
+        visual = plan.kept.p95
+    total = case.workload.text_tokens + round(visual) + case.workload.output_tokens
+    if text.max_position_embeddings and total > text.max_position_embeddings:
+        notes.append(f"{total} tokens exceed the model's {text.max_position_embeddings} positions")
+    if text.sliding_window and total > text.sliding_window:
+        notes.append(f"sliding window of {text.sliding_window} tokens is not modelled")
+    if run.tp > 1:
+        notes.append(
+            f"FLOPs, bytes and memory are of one of {run.tp} devices; the vision side is replicated"
+        )
+    if case.time_model == "ideal":
+        notes.append("ideal times are a lower bound: no launch overhead, peak rates throughout")
+    if plan is not None:
+        notes += plan.notes
+        if not plan.graph_safe and run.runtime == "cuda-graph":
+            notes.append(f"{plan.method} cannot be captured in a CUDA graph; it runs eagerly")
+    return tuple(notes)
