@@ -378,6 +378,16 @@ def test_average_pooling_after_a_joining_projector() -> None:
     assert plan.kept.mean == 49
 
 
+@pytest.mark.parametrize(
+    ("model", "kept"),
+    # One tile, 24x24 tokens and two markers; five tiles (FORMATS) of 16x16 and two markers.
+    [("qwen2-vl-7b", 144 + 2), ("internvl3-8b", 5 * 64 + 2)],
+)
+def test_average_pooling_leaves_the_markers(model: str, kept: int) -> None:
+    _, program, plan = build("avgpool:window=2", model)
+    assert plan.kept.mean == tokens(program) == kept
+
+
 def test_average_pooling_is_one_kernel() -> None:
     _, program, plan = build("avgpool")
     assert [op.name for op in plan.ops] == ["avgpool.pool"]
@@ -398,6 +408,11 @@ def test_published_stf() -> None:
     products = rows(program, "flops", "stf.linear")
     assert round(sum(products.values()) / 2e9, 2) == 19.33
     assert products["stf.linear_1"] == 2 * 144 * 4096 * 16384
+    moved = rows(program, "bytes_moved", "stf.")
+    assert moved["stf.unfold"] == 2 * 576 * 1024 * 2
+    assert moved["stf.gelu"] == 2 * 144 * 16384 * 2
+    weighed = 4096 * 16384 + 16384
+    assert moved["stf.linear_1"] == 2 * (weighed + 144 * (4096 + 16384))
 
 
 def test_published_mbtf() -> None:

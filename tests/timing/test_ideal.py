@@ -291,6 +291,19 @@ def test_a_format_the_gpu_lacks(gpu: str, dtype: str) -> None:
         device(gpu, dtype=dtype)
 
 
+def test_quantised_activations_need_a_gpu_that_has_the_format_whatever_the_weights() -> None:
+    with pytest.raises(UnsupportedError, match=r"dtype: 'int8' .*v100-sxm computes in"):
+        device("v100-sxm", dtype="int8", weights_dtype="fp16")
+
+
+def test_fp32_stays_on_the_vector_units() -> None:
+    profile = load_gpu("a100-80gb-sxm")
+    tensor = profile.peaks[0].model_copy(update={"dtype": "fp32"})
+    extended = profile.model_copy(update={"peaks": (tensor, *profile.peaks)})
+    found = resolve_device(extended, load_host(), Deployment.of(dtype="fp32"))
+    assert found.linear_flops_per_s == found.matmul_flops_per_s == 19.5e12
+
+
 @pytest.mark.parametrize("gpu", list_gpus())
 def test_every_gpu_takes_fp16_and_fp32(gpu: str) -> None:
     assert device(gpu).linear_flops_per_s > 0
