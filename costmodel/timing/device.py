@@ -18,8 +18,8 @@ class Device:
 
     Attributes
     ----------
-    name : str
-        Profile name.
+    profile : HardwareProfile
+        The GPU.
     linear_flops_per_s : float
         Peak of products with linear-layer weights [FLOP/s].
     matmul_flops_per_s : float
@@ -40,7 +40,7 @@ class Device:
         Formats the products are computed in.
     """
 
-    name: str
+    profile: HardwareProfile
     linear_flops_per_s: float
     matmul_flops_per_s: float
     vector_flops_per_s: float
@@ -95,7 +95,7 @@ def resolve_device(profile: HardwareProfile, host: HostProfile, deployment: Depl
     if quantised:
         _rate(profile, deployment.dtype)
     return Device(
-        name=profile.name,
+        profile=profile,
         linear_flops_per_s=_rate(profile, narrow),
         matmul_flops_per_s=_rate(profile, wide),
         vector_flops_per_s=_rate(profile, "fp32"),

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from costmodel.evaluation import Evaluation, FloatArray
-from costmodel.ops import Op
+from costmodel.evaluation import Evaluation
 from costmodel.specs.workload import Deployment
-from costmodel.symbols import sym
 from costmodel.timing.device import Device
 from costmodel.timing.model import BOUNDS, PassTimes, Provenance
+from costmodel.timing.roofline import limits
 
 __all__ = ["MODEL", "IdealRoofline"]
 
@@ -37,9 +36,8 @@ class IdealRoofline:
     def times(self, evaluation: Evaluation, device: Device, deployment: Deployment) -> PassTimes:
         """Return the roofline time of every operator."""
         seconds, bounds = [], []
-        traffic = evaluation.bytes_moved
-        for index, op in enumerate(evaluation.ops):
-            terms = _terms(op, evaluation, device, index, traffic[index])
+        for index in range(len(evaluation.ops)):
+            terms = limits(evaluation, index, device)
             stacked = np.stack(list(terms.values()))
             winner = stacked.argmax(axis=0)
             seconds.append(stacked.max(axis=0))
@@ -52,33 +50,6 @@ class IdealRoofline:
             provenance=(rests_on,) * len(evaluation.ops),
             host_overhead_s=np.zeros(evaluation.points),
         )
-
-
-def _terms(
-    op: Op, evaluation: Evaluation, device: Device, index: int, traffic: FloatArray
-) -> dict[str, FloatArray]:
-    flops = evaluation.flops[index]
-    if op.kind == "host":
-        link = evaluation.shapes[index]["link_bytes"] / device.host_link_bytes_per_s
-        work = np.maximum(
-            flops / device.host_flops_per_s, traffic / device.host_bandwidth_bytes_per_s
-        )
-        return {"host": work + link} if flops.any() else {"link": work * 0 + link}
-    terms = {
-        "compute": flops / _peak(op, device),
-        "memory": traffic / device.bandwidth_bytes_per_s,
-    }
-    if op.kind == "collective":
-        link_bytes = np.broadcast_to(evaluation.shapes[index]["link_bytes"], flops.shape)
-        terms["link"] = link_bytes / device.link_bytes_per_s
-    return terms
-
-
-def _peak(op: Op, device: Device) -> float:
-    if not op.matmul:
-        return device.vector_flops_per_s
-    linear = sym("bw") in op.traffic.weights.free_symbols
-    return device.linear_flops_per_s if linear else device.matmul_flops_per_s
 
 
 MODEL = IdealRoofline()
