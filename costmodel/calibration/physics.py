@@ -1,0 +1,238 @@
+"""Timings that cannot be: faster than the arithmetic allows, or in another unit.
+
+What each kind is checked for:
+
+gemm, attention
+    Every row against the device's dense peak, and the median against the roofline.
+    Traffic to device memory is no bound of a row: operands that stay in the
+    second-level cache are read faster than memory delivers.
+memory_bound, collective
+    Only the median, and coarsely: caches, gathers, links between nodes and switches
+    that reduce in flight move single rows by more than any bound could forgive.
+kernel
+    Nothing: there are no shapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from costmodel.calibration.dtypes import DTYPES
+from costmodel.calibration.reading import Tally
+from costmodel.calibration.schema import Problem, Timings
+from costmodel.errors import SpecError
+from costmodel.specs.hardware import HardwareProfile
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["PEAK_MARGIN", "check_physics", "check_unit", "peak_limit_flops_per_s"]
+
+FloatArray = npt.NDArray[np.float64]
+
+PEAK_MARGIN = 1.02
+"""Times the peak that a row may reach.
+
+Covers datasheets rounded to two or three digits and clocks rounded to 15 MHz.  The best of
+340,000 public matrix products reaches 0.97 of the peak, so the margin costs no good row;
+corrupt ones exceed it by up to 370 times.
+"""
+
+SLOW = 300.0
+"""Median time over the expected one at which a unit is refused as too small (ns as us).
+
+Medians of public data lie between 1.1 and 18 times, the latter for links between nodes.
+"""
+
+FAST = 1 / 30
+"""The same for too large units (ms or s as us): no median beats the expected time so far."""
+
+FLOOR_S = 5e-6
+"""A kernel that does nothing takes some microseconds [s]; small shapes would mislead else."""
+
+_UNIT_STEPS = {-2: "s", -1: "ms", 1: "ns"}
+
+
+def _column(frame: pd.DataFrame, name: str) -> FloatArray:
+    return frame[name].to_numpy(dtype=np.float64)
+
+
+def _gemm_flops(frame: pd.DataFrame) -> FloatArray:
+    return 2 * _column(frame, "m") * _column(frame, "n") * _column(frame, "k")
+
+
+def _attention_flops(frame: pd.DataFrame) -> FloatArray:
+    """Both products; with a causal mask a kernel may leave out later keys (half the work)."""
+    queries, keys = _column(frame, "q_len"), _column(frame, "kv_len")
+    seen = keys - frame["causal"].to_numpy() * (queries - 1) / 2
+    heads = _column(frame, "batch") * _column(frame, "heads")
+    return 4 * heads * _column(frame, "head_dim") * queries * seen
+
+
+FLOPS: Mapping[str, Callable[[pd.DataFrame], FloatArray]] = {
+    "gemm": _gemm_flops,
+    "attention_prefill": _attention_flops,
+    "attention_encoder": _attention_flops,
+    "attention_decode": _attention_flops,
+}
+"""Least work of a row [FLOP] by kind."""
+
+
+def _gemm_bytes(frame: pd.DataFrame, activation: float, weight: float) -> FloatArray:
+    m, n, k = (_column(frame, name) for name in "mnk")
+    return activation * (m * k + m * n) + weight * k * n
+
+
+def _attention_bytes(frame: pd.DataFrame, activation: float, weight: float) -> FloatArray:
+    own = _column(frame, "heads") * _column(frame, "q_len")
+    kept = _column(frame, "kv_heads") * _column(frame, "kv_len")
+    return 2 * activation * _column(frame, "batch") * _column(frame, "head_dim") * (own + kept)
+
+
+def _memory_bound_bytes(frame: pd.DataFrame, activation: float, weight: float) -> FloatArray:
+    return 2 * activation * _column(frame, "rows") * _column(frame, "cols")
+
+
+BYTES: Mapping[str, Callable[[pd.DataFrame, float, float], FloatArray]] = {
+    "gemm": _gemm_bytes,
+    "attention_prefill": _attention_bytes,
+    "attention_encoder": _attention_bytes,
+    "attention_decode": _attention_bytes,
+    "memory_bound": _memory_bound_bytes,
+}
+"""Compulsory traffic of a row [B] by kind, from sizes of an activation and a weight."""
+
+
+def peak_limit_flops_per_s(profile: HardwareProfile, dtype: str) -> float | None:
+    """Return the rate that no kernel of a format can exceed.
+
+    The fastest accumulator and engine count, at the boost clock, which is above the one
+    that some datasheets quote tensor rates at.
+
+    Parameters
+    ----------
+    profile : HardwareProfile
+        The device.
+    dtype : str
+        A key of `DTYPES`.
+
+    Returns
+    -------
+    float or None
+        Rate [FLOP/s]; None where the device has no rate of the format's arithmetic.
+
+    Examples
+    --------
+    >>> from costmodel.catalog.hardware import load_gpu
+    >>> round(peak_limit_flops_per_s(load_gpu("a30"), "w4a16") / 1e12)
+    165
+    >>> round(peak_limit_flops_per_s(load_gpu("h100-sxm"), "bf16") / 1e12)  # 989.4 at 1830 MHz
+    1070
+    """
+    quoted = profile.tensor_boost_clock or profile.boost_clock
+    faster = max(1.0, profile.boost_clock.si / quoted.si)
+    rates = [
+        peak.si * (faster if peak.engine == "tensor" else 1.0)
+        for peak in profile.peaks
+        if dtype in DTYPES and peak.dtype in DTYPES[dtype].computes_in
+    ]
+    return max(rates, default=None)
+
+
+def check_physics(
+    timings: Timings, profile: HardwareProfile
+) -> tuple[npt.NDArray[np.bool_], list[Problem]]:
+    """Find rows of one device that compute faster than it can.
+
+    Parameters
+    ----------
+    timings : Timings
+        Valid rows; those of other devices are kept unseen.
+    profile : HardwareProfile
+        The device.
+
+    Returns
+    -------
+    keep : ndarray of bool
+        False for impossible rows.
+    problems : list of Problem
+        Dropped rows, and formats that could not be checked.
+    """
+    frame, tally = timings.frame, Tally(timings.path)
+    keep = np.ones(len(frame), dtype=bool)
+    if timings.kind not in FLOPS:
+        return keep, []
+    rate = FLOPS[timings.kind](frame) / (_column(frame, "time_us") * 1e-6)
+    here = (frame["gpu"] == profile.name).to_numpy(dtype=bool)
+    rows = frame.index.to_numpy()
+    for dtype in frame["dtype"][here].unique():
+        these = here & (frame["dtype"] == dtype).to_numpy(dtype=bool)
+        limit = peak_limit_flops_per_s(profile, str(dtype))
+        if limit is None:
+            reason = f"{profile.name} has no peak rate of {dtype}: not checked against it"
+            tally.add(reason, rows[these], dropped=False)
+            continue
+        bad = these & (rate > PEAK_MARGIN * limit)
+        reason = (
+            f"time_us: {timings.kind} faster than the {dtype} peak of {profile.name}, "
+            f"{limit / 1e12:.4g} TFLOP/s"
+        )
+        tally.add(reason, rows[bad])
+        keep &= ~bad
+    return keep, tally.problems()
+
+
+def _expected_s(kind: str, frame: pd.DataFrame, profile: HardwareProfile) -> FloatArray:
+    """Roofline time plus the floor of a launch [s]."""
+    if kind == "collective":
+        return FLOOR_S + _column(frame, "bytes") / profile.link_bytes_per_s
+    expected = np.full(len(frame), FLOOR_S)
+    for dtype in frame["dtype"].unique():
+        these = (frame["dtype"] == dtype).to_numpy(dtype=bool)
+        some, size = frame[these], DTYPES[str(dtype)]
+        moved = BYTES[kind](some, size.activation_bytes, size.weight_bytes)
+        roof = moved / profile.bandwidth_bytes_per_s
+        limit = peak_limit_flops_per_s(profile, str(dtype))
+        if kind in FLOPS and limit is not None:
+            roof = np.maximum(roof, FLOPS[kind](some) / limit)
+        expected[these] += roof
+    return expected
+
+
+def check_unit(timings: Timings, profile: HardwareProfile) -> None:
+    """Refuse times in another unit than microseconds.
+
+    Each source and software stack is judged by its median, since a file may join several.
+
+    Parameters
+    ----------
+    timings : Timings
+        Valid rows; those of other devices are not looked at.
+    profile : HardwareProfile
+        The device.
+
+    Raises
+    ------
+    SpecError
+        If a median is `SLOW` times above or `FAST` times below the expected time.
+    """
+    if timings.kind not in BYTES and timings.kind != "collective":
+        return
+    here: Any = timings.frame[timings.frame["gpu"] == profile.name]
+    for (source, software), rows in here.groupby(["source", "software"]):
+        ratios = _column(rows, "time_us") * 1e-6 / _expected_s(timings.kind, rows, profile)
+        ratio = float(np.median(ratios))
+        if FAST < ratio < SLOW:
+            continue
+        step = int(np.clip(round(np.log10(ratio) / 3), -2, 1)) or (1 if ratio > 1 else -1)
+        by = " ".join(filter(None, (source, software)))
+        raise SpecError(
+            f"{timings.path}: time_us: the median {timings.kind} row"
+            f"{f' of {by}' if by else ''} takes {ratio:.2g} times what {profile.name} needs by "
+            f"its datasheet; are the times in {_UNIT_STEPS[step]} instead of us, or from another "
+            "device?"
+        )

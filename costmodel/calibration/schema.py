@@ -1,0 +1,280 @@
+"""The tidy schema of timings: which columns each kind of measurement has, as data.
+
+One row is one measured shape on one device with one software stack.  Times are
+in microseconds, because files are; fits convert to seconds once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["KINDS", "SPREAD", "Column", "Kind", "Problem", "Report", "Timings"]
+
+ColumnType = Literal["text", "int", "float", "flag"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the tidy schema.
+
+    Attributes
+    ----------
+    name : str
+        Name in files.
+    type : {"text", "int", "float", "flag"}
+        What a value is; ints are exact and at least `low`.
+    unit : str
+        Unit of the values, ``"1"`` for counts, empty for text and flags.
+    meaning : str
+        What it stands for.
+    default : object
+        Value where a file lacks the column; None makes the column needed.
+    low : int
+        Smallest valid value of an int.
+    key : bool
+        Whether it tells measurements apart, unlike times.
+    """
+
+    name: str
+    type: ColumnType
+    unit: str
+    meaning: str
+    default: str | int | float | bool | None = None
+    low: int = 1
+    key: bool = True
+
+    @property
+    def needed(self) -> bool:
+        """Whether a file must have it."""
+        return self.default is None
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of measurement.
+
+    Attributes
+    ----------
+    name : str
+        Kind of operator it times.
+    columns : tuple of Column
+        In the order of a tidy frame.
+    tell : tuple of str
+        Columns that only this kind of file has; empty where no tidy file has it.
+    fit : bool
+        Whether rows carry shapes, which a fit needs.
+    """
+
+    name: str
+    columns: tuple[Column, ...]
+    tell: tuple[str, ...]
+    fit: bool = True
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all columns."""
+        return tuple(column.name for column in self.columns)
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """Names of the columns that tell measurements apart."""
+        return tuple(column.name for column in self.columns if column.key)
+
+
+@dataclass(frozen=True, eq=False)
+class Timings:
+    """Valid rows of one kind from one file.
+
+    Attributes
+    ----------
+    kind : str
+        A key of `KINDS`.
+    frame : pandas.DataFrame
+        Exactly the columns of the kind; ``gpu`` holds names of hardware profiles.  The
+        index is the row's number in the file, from 1, header not counted.
+    path : Path
+        The file.
+    sha256 : str
+        Its SHA-256, hexadecimal.
+    """
+
+    kind: str
+    frame: pd.DataFrame
+    path: Path
+    sha256: str
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with some rows of a file.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    reason : str
+        Column, value and what would have been right.
+    rows : tuple of int
+        The first few rows, from 1, header not counted; empty where no row is meant.
+    count : int
+        All rows it concerns.
+    dropped : bool
+        Whether they were left out.
+    """
+
+    path: Path
+    reason: str
+    rows: tuple[int, ...]
+    count: int
+    dropped: bool = True
+
+    def __str__(self) -> str:
+        if not self.rows:
+            return f"{self.path}: {self.reason}"
+        more = ", ..." if self.count > len(self.rows) else ""
+        where = f"row{'s' * (self.count > 1)} {', '.join(map(str, self.rows))}{more}"
+        verb = "dropped" if self.dropped else "kept"
+        return f"{self.path}: {where}: {self.reason} ({self.count} {verb})"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of the rows of all files.
+
+    A row of a table that times several operators counts once for each.
+
+    Attributes
+    ----------
+    kept : int
+        Rows in the result.
+    problems : tuple of Problem
+        Everything noticed, in the order of the files.
+    """
+
+    kept: int
+    problems: tuple[Problem, ...] = field(default=())
+
+    @property
+    def dropped(self) -> int:
+        """Rows left out, each counted under one reason."""
+        return sum(problem.count for problem in self.problems if problem.dropped)
+
+    @property
+    def read(self) -> int:
+        """Rows read."""
+        return self.kept + self.dropped
+
+    def __str__(self) -> str:
+        head = f"{self.read} rows read, {self.kept} kept, {self.dropped} dropped"
+        return "\n".join([head, *map(str, self.problems)])
+
+
+def _text(name: str, meaning: str, default: str | None = None) -> Column:
+    return Column(name, "text", "", meaning, default)
+
+
+def _size(name: str, meaning: str, default: int | None = None, low: int = 1) -> Column:
+    return Column(name, "int", "1", meaning, default, low)
+
+
+def _time(name: str, meaning: str, default: float | None = None) -> Column:
+    return Column(name, "float", "us", meaning, default, key=False)
+
+
+_WHERE = (
+    _text("gpu", "device; any alias in files, the profile's name once read"),
+    _text("source", "who measured", ""),
+    _text("software", "library and version that ran", ""),
+)
+_DTYPE = _text("dtype", "number format, for example bf16, fp8 or w4a16")
+_MODEL = (_text("model", "model the shape comes from", ""), _size("tp", "tensor parallelism", 1))
+_NAN = float("nan")
+SPREAD = ("mean", "min", "max", "std")
+"""Endings of the optional columns ``time_us_mean`` ... that say how runs scatter."""
+_TIMES = (
+    _time("time_us", "median of one execution"),
+    *(_time(f"time_us_{part}", f"{part} over the runs", _NAN) for part in SPREAD),
+)
+_ATTENTION = (
+    _text("kernel", "implementation", ""),
+    Column("causal", "flag", "", "whether a query sees only earlier keys"),
+    _size("batch", "sequences"),
+    _size("q_len", "new tokens of each sequence"),
+    _size("kv_len", "all tokens of each sequence, the new ones included"),
+    _size("heads", "query heads"),
+    _size("kv_heads", "key and value heads"),
+    _size("head_dim", "width of a head"),
+)
+
+
+def _kind(name: str, own: Iterable[Column], tell: str, dtype: Column = _DTYPE) -> Kind:
+    return Kind(name, (*_WHERE, dtype, *own, *_TIMES), tuple(tell.split()))
+
+
+KINDS: Mapping[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        _kind(
+            "gemm",
+            (
+                _text("op", "layer of the model", "gemm"),
+                *_MODEL,
+                _size("m", "rows of x in y[m,n] = x[m,k] w[k,n]"),
+                _size("n", "columns of w"),
+                _size("k", "columns of x"),
+            ),
+            "m n k",
+        ),
+        _kind("attention_prefill", _ATTENTION, "q_len kv_len"),
+        _kind("attention_encoder", _ATTENTION, "q_len kv_len"),
+        _kind("attention_decode", _ATTENTION, "q_len kv_len"),
+        _kind(
+            "memory_bound",
+            (
+                _text("op", "for example add, mlp_act, input_layernorm, softmax"),
+                *_MODEL,
+                Column("gated", "flag", "", "whether the activation multiplies two halves", False),
+                _size("rows", "rows of the output"),
+                _size("cols", "columns of the output"),
+            ),
+            "rows cols",
+        ),
+        _kind(
+            "collective",
+            (
+                _text("op", "for example all_reduce"),
+                _text("topology", "how the devices are linked", ""),
+                _size("n_gpus", "devices", low=2),
+                _size("gpus_per_node", "of them in one node"),
+                Column("bytes", "int", "B", "message of one device"),
+                _size("rank", "rank that measured, -1 if unknown", -1, low=-1),
+            ),
+            "n_gpus bytes",
+            Column("dtype", "text", "", "number format; bytes count, so it may be empty", ""),
+        ),
+        Kind(
+            "kernel",
+            (
+                Column("gpu", "text", "", "device, if the file says", ""),
+                *_WHERE[1:],
+                _text("name", "kernel"),
+                Column("calls", "int", "1", "executions", key=False),
+                _time("time_us", "median of one execution, else the mean"),
+                _time("total_us", "sum over the executions"),
+                Column("bytes", "float", "B", "device memory traffic of all", _NAN, key=False),
+            ),
+            (),
+            fit=False,
+        ),
+    )
+}
+"""Every kind of measurement by name."""
