@@ -13,7 +13,8 @@ from costmodel.calibration.formats import find_source
 from costmodel.calibration.gpus import Gpus
 from costmodel.calibration.physics import check_physics, check_unit
 from costmodel.calibration.reading import Hints, Part
-from costmodel.calibration.schema import Problem, Report, Timings
+from costmodel.calibration.report import Problem, Report
+from costmodel.calibration.schema import Timings
 from costmodel.calibration.validation import validate
 from costmodel.catalog.hardware import load_gpu
 from costmodel.errors import SpecError, UnknownNameError

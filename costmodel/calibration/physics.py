@@ -22,8 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from costmodel.calibration.dtypes import DTYPES
-from costmodel.calibration.reading import Tally
-from costmodel.calibration.schema import Problem, Timings
+from costmodel.calibration.report import Problem, Tally
+from costmodel.calibration.schema import Timings
 from costmodel.errors import SpecError
 from costmodel.specs.hardware import HardwareProfile
 

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from costmodel.calibration.schema import Problem
+from costmodel.calibration.report import Problem
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
     import pandas as pd
 
-__all__ = ["FIRST_ROWS", "Head", "Hints", "Part", "Reading", "Source", "Tally"]
-
-FIRST_ROWS = 5
-"""Row numbers that a problem names."""
+__all__ = ["Head", "Hints", "Part", "Reading", "Source"]
 
 
 @dataclass(frozen=True)
@@ -95,37 +89,3 @@ class Source(Protocol):
     def read(self, path: Path, hints: Hints) -> Reading:
         """Return all its rows in tidy columns."""
         ...
-
-
-class Tally:
-    """Collects problems of one file, one for each reason.
-
-    Examples
-    --------
-    >>> tally = Tally(Path("a.csv"))
-    >>> tally.add("m: missing", [3, 4])
-    >>> tally.add("m: missing", [9])
-    >>> print(tally.problems()[0])
-    a.csv: rows 3, 4, 9: m: missing (3 dropped)
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._found: dict[tuple[str, bool], tuple[list[int], int]] = {}
-
-    def add(
-        self, reason: str, rows: Sequence[int] | npt.NDArray[np.int64], *, dropped: bool = True
-    ) -> None:
-        """Count `rows` under `reason`."""
-        if len(rows) == 0:
-            return
-        first, count = self._found.get((reason, dropped), ([], 0))
-        first = [*first, *(int(row) for row in rows[: FIRST_ROWS - len(first)])]
-        self._found[reason, dropped] = (first, count + len(rows))
-
-    def problems(self) -> list[Problem]:
-        """Return what was counted."""
-        return [
-            Problem(self._path, reason, tuple(first), count, dropped)
-            for (reason, dropped), (first, count) in self._found.items()
-        ]

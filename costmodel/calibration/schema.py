@@ -7,14 +7,14 @@ in microseconds, because files are; fits convert to seconds once.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["KINDS", "SPREAD", "Column", "Kind", "Problem", "Report", "Timings"]
+__all__ = ["KINDS", "SPREAD", "Column", "Kind", "Timings"]
 
 ColumnType = Literal["text", "int", "float", "flag"]
 
@@ -111,71 +111,6 @@ class Timings:
 
     def __len__(self) -> int:
         return len(self.frame)
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What is wrong with some rows of a file.
-
-    Attributes
-    ----------
-    path : Path
-        The file.
-    reason : str
-        Column, value and what would have been right.
-    rows : tuple of int
-        The first few rows, from 1, header not counted; empty where no row is meant.
-    count : int
-        All rows it concerns.
-    dropped : bool
-        Whether they were left out.
-    """
-
-    path: Path
-    reason: str
-    rows: tuple[int, ...]
-    count: int
-    dropped: bool = True
-
-    def __str__(self) -> str:
-        if not self.rows:
-            return f"{self.path}: {self.reason}"
-        more = ", ..." if self.count > len(self.rows) else ""
-        where = f"row{'s' * (self.count > 1)} {', '.join(map(str, self.rows))}{more}"
-        verb = "dropped" if self.dropped else "kept"
-        return f"{self.path}: {where}: {self.reason} ({self.count} {verb})"
-
-
-@dataclass(frozen=True)
-class Report:
-    """What became of the rows of all files.
-
-    A row of a table that times several operators counts once for each.
-
-    Attributes
-    ----------
-    kept : int
-        Rows in the result.
-    problems : tuple of Problem
-        Everything noticed, in the order of the files.
-    """
-
-    kept: int
-    problems: tuple[Problem, ...] = field(default=())
-
-    @property
-    def dropped(self) -> int:
-        """Rows left out, each counted under one reason."""
-        return sum(problem.count for problem in self.problems if problem.dropped)
-
-    @property
-    def read(self) -> int:
-        """Rows read."""
-        return self.kept + self.dropped
-
-    def __str__(self) -> str:
-        head = f"{self.read} rows read, {self.kept} kept, {self.dropped} dropped"
-        return "\n".join([head, *map(str, self.problems)])
 
 
 def _text(name: str, meaning: str, default: str | None = None) -> Column:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from costmodel.calibration.files import open_parquet, read_text_lines
-from costmodel.calibration.reading import Tally
+from costmodel.calibration.report import Tally
 from costmodel.errors import SpecError
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ import numpy.typing as npt
 
 from costmodel.calibration.dtypes import DTYPES, dtype_name
 from costmodel.calibration.gpus import Gpus
-from costmodel.calibration.reading import Hints, Part, Tally
-from costmodel.calibration.schema import KINDS, Column, Problem
+from costmodel.calibration.reading import Hints, Part
+from costmodel.calibration.report import Problem, Tally
+from costmodel.calibration.schema import KINDS, Column
 from costmodel.errors import SpecError, did_you_mean
 
 if TYPE_CHECKING:
@@ -74,7 +75,9 @@ def validate(
     for column in KINDS[part.kind].columns:
         check.take(column)
     check.names("dtype", dtype_name, _dtype_problem)
-    check.names("gpu", lambda name: _profile_name(gpus, name), _gpu_problem(gpus))
+    # What only compares needs no profile, so any device will do.
+    problem = _gpu_problem(gpus) if KINDS[part.kind].fit else lambda name: None
+    check.names("gpu", lambda name: _profile_name(gpus, name), problem)
     check.relations()
     return check.result()
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from costmodel.calibration.attention_kinds import attention_parts
 from costmodel.calibration.files import read_head
-from costmodel.calibration.reading import Head, Hints, Part, Reading, Tally
+from costmodel.calibration.reading import Head, Hints, Part, Reading
+from costmodel.calibration.report import Tally
 from costmodel.calibration.schema import KINDS, Kind
 from costmodel.calibration.tables import read_table
 from costmodel.errors import SpecError, did_you_mean
