@@ -3,7 +3,7 @@
 VENV ?= .venv
 VENV_VERIFY ?= .venv-verify
 VENV_LOCK ?= .venv-lock
-PYTEST_ARGS ?=
+PYTEST_ARGS ?= -n auto
 
 # The first interpreter that is new enough; `make PYTHON=/path/to/python ...` overrides it.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \

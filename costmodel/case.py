@@ -119,8 +119,10 @@ def prepare(
     spec = model if isinstance(model, ModelSpec) else load_model(model)
     profile = gpu if isinstance(gpu, HardwareProfile) else load_gpu(gpu)
     request = parse(compress) if isinstance(compress, str) else compress
-    sizes = [parse_image(i) if isinstance(i, str) else ImageSize(*i) for i in images]
-    clips = [parse_video(v) if isinstance(v, str) else VideoSize(*v) for v in videos]
+    if request is not None and not isinstance(request, Request):
+        raise InputError("compress", request, "METHOD or METHOD:key=value,...")
+    sizes = [parse_image(i) if isinstance(i, str) else _image(i) for i in images]
+    clips = [parse_video(v) if isinstance(v, str) else _video(v) for v in videos]
     load_time_model(time_model)
     resolved = Deployment.of(**deployment)
     workload = Workload(
@@ -139,6 +141,18 @@ def prepare(
     if not groups and workload.visual_tokens is None and sizes:
         raise InputError("image", str(sizes[0]), "an image that gives visual tokens")
     return Case(spec, profile, workload, resolved, time_model, groups, request)
+
+
+def _image(sides: Sequence[int]) -> ImageSize:
+    if len(sides) != 2:
+        raise InputError("image", sides, "(width, height) in pixels")
+    return ImageSize(*sides)
+
+
+def _video(sides: Sequence[int]) -> VideoSize:
+    if len(sides) != 3:
+        raise InputError("video", sides, "(width, height, frames)")
+    return VideoSize(*sides)
 
 
 def _images(

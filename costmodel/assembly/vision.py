@@ -225,5 +225,7 @@ def _add_projector(
 ) -> None:
     rows = layout.projected if plan is None or plan.projector_rows is None else plan.projector_rows
     piece.relate(sym("r"), sympify(rows))
-    newlines = spec.newline and layout.features > layout.projected
+    # A method that acts before the projector leaves no grid to put newlines into.
+    whole = plan is None or plan.projector_rows is None
+    newlines = spec.newline and whole
     piece.ops += projector(spec, sym("r"), style, newlines)

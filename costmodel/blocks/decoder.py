@@ -141,7 +141,7 @@ def decoder_layers(spec: TextSpec, tokens: LayerTokens, style: Style) -> tuple[O
         ops.append(
             norm(
                 name("qk_norm"), "llm", rows=rows, cols=width_q + width_kv, kind="rmsnorm",
-                fused=style.fused, repeat=repeat, held=residual,
+                weight_cols=2 * D, fused=style.fused, repeat=repeat, held=residual,
             )
         )  # fmt: skip
     rotary_rows, rotary_cols = b * tokens.keys, width_q + width_kv

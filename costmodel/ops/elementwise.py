@@ -94,6 +94,7 @@ def norm(
     kind: Literal["rmsnorm", "layernorm"],
     fused: bool,
     residual: bool = False,
+    weight_cols: Expr | None = None,
     repeat: Expr = ONE,
     held: Expr = ZERO,
     part: Part = "other",
@@ -112,6 +113,8 @@ def norm(
         Which norm.
     fused : bool
         Serving-style kernels.
+    weight_cols : Expr, optional
+        Width of the learned vectors, if not `cols` (a norm shared by all heads).
     residual : bool
         With `fused`: whether the residual addition is part of the kernel.
 
@@ -133,9 +136,10 @@ def norm(
         live = 2 * ba + 2 * _FP32_BYTES
     if fused and residual:
         read, write, live, flops = 2 * ba, 2 * ba, 3 * ba, flops + 1
+    width = cols if weight_cols is None else weight_cols
     return elementwise(
         name, stage, rows=rows, cols=cols, read=read, write=write, flops_per_element=flops,
-        launches=launches, weights=vectors * cols * sym("bo"), repeat=repeat, live=live,
+        launches=launches, weights=vectors * width * sym("bo"), repeat=repeat, live=live,
         held=held, part=part, primitive=kind,
     )  # fmt: skip
 
