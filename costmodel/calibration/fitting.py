@@ -6,15 +6,15 @@ kernel counts as much as a millisecond one.  Needs SciPy (extra ``fit``).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from costmodel.errors import CostModelError
-from costmodel.timing.kernels.base import Chip, FloatArray, KernelModel, Parameter
+from costmodel.timing.kernels.base import Chip, FloatArray, KernelModel, Parameter, Shapes
 
 __all__ = ["Fit", "Samples", "cross_validate", "fit", "group_folds"]
 
@@ -129,9 +129,11 @@ def fit(
     target = np.log(used.time_s)
     scale = np.ones(len(used)) if weights is None else np.sqrt(weights[rows])
 
+    evaluate = _evaluation(model, used, chip)
+
     def residuals(point: FloatArray) -> FloatArray:
         values = given | {p.name: _value(p, x) for p, x in zip(free, point, strict=True)}
-        predicted = model.time_s(values, used.shapes, chip)
+        predicted = evaluate(values)
         result: FloatArray = (target - np.log(predicted)) * scale
         return result
 
@@ -205,6 +207,22 @@ def cross_validate(
         rows = np.flatnonzero(~inside)
         predicted[rows] = model.time_s(values, samples.take(rows).shapes, chip)
     return predicted
+
+
+def _evaluation(
+    model: KernelModel, samples: Samples, chip: Chip
+) -> Callable[[Mapping[str, float]], FloatArray]:
+    """Return seconds as a function of the parameters, precomputing what a model allows."""
+    if isinstance(model, _Preparing):
+        return model.prepare(samples.shapes, chip)
+    return lambda values: model.time_s(values, samples.shapes, chip)
+
+
+@runtime_checkable
+class _Preparing(Protocol):
+    def prepare(
+        self, shapes: Shapes, chip: Chip
+    ) -> Callable[[Mapping[str, float]], FloatArray]: ...
 
 
 def _scipy() -> tuple[Any, Any]:
