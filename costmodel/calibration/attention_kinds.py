@@ -16,7 +16,7 @@ __all__ = ["attention_parts"]
 _FALSE = ("false", "0", "0.0")
 
 
-def attention_parts(frame: pd.DataFrame) -> list[Part]:
+def attention_parts(frame: pd.DataFrame, published: tuple[str, ...] = ()) -> list[Part]:
     """Split attention rows by kind; empty parts are left out.
 
     One new token with older ones is decode, whatever the file calls it; of the others, those
@@ -26,6 +26,8 @@ def attention_parts(frame: pd.DataFrame) -> list[Part]:
     ----------
     frame : DataFrame
         Tidy columns, values not yet checked.
+    published : tuple of str
+        As in `Part`.
 
     Returns
     -------
@@ -43,4 +45,4 @@ def attention_parts(frame: pd.DataFrame) -> list[Part]:
         "attention_encoder": encoder,
         "attention_decode": decode,
     }
-    return [Part(kind, frame[mask]) for kind, mask in kinds.items() if mask.any()]
+    return [Part(kind, frame[mask], published) for kind, mask in kinds.items() if mask.any()]

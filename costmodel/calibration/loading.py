@@ -41,7 +41,8 @@ def load_timings(
     paths : iterable of path
         Files; each is recognised by its content.
     gpu, dtype, source, software : optional
-        Values of rows whose file does not say; `gpu` may also be a hardware profile's file.
+        Values of rows whose file does not say; `gpu` may also be a hardware profile's file,
+        and goes before what folders say.
     profiles : mapping of str to HardwareProfile, optional
         The caller's own devices, by the name that the files use.
 
@@ -97,11 +98,10 @@ def _check(
 ) -> tuple[Timings, list[Problem]]:
     frame, problems = validate(part, path, hints, gpus)
     timings = Timings(part.kind, frame, path, digest)
-    for name in frame["gpu"].unique():
-        profile = gpus.find(str(name)) if name else None
-        if profile is None:
-            continue
-        check_unit(timings, profile)
+    found = {str(name): gpus.find(str(name)) for name in frame["gpu"].unique() if name}
+    profiles = {name: profile for name, profile in found.items() if profile is not None}
+    check_unit(timings, profiles)
+    for profile in profiles.values():
         keep, impossible = check_physics(timings, profile)
         timings = replace(timings, frame=timings.frame[keep])
         problems += impossible

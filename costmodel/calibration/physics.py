@@ -51,6 +51,9 @@ Medians of public data lie between 1.1 and 18 times, the latter for links betwee
 FAST = 1 / 30
 """The same for too large units (ms or s as us): no median beats the expected time so far."""
 
+MIN_ROWS = 8
+"""Rows whose median says more than a few outliers among them."""
+
 FLOOR_S = 5e-6
 """A kernel that does nothing takes some microseconds [s]; small shapes would mislead else."""
 
@@ -203,36 +206,51 @@ def _expected_s(kind: str, frame: pd.DataFrame, profile: HardwareProfile) -> Flo
     return expected
 
 
-def check_unit(timings: Timings, profile: HardwareProfile) -> None:
+def check_unit(timings: Timings, profiles: Mapping[str, HardwareProfile]) -> None:
     """Refuse times in another unit than microseconds.
 
-    Each source and software stack is judged by its median, since a file may join several.
+    The median of all rows counts and, since a file may join several, that of each source and
+    software stack with at least `MIN_ROWS` rows.
 
     Parameters
     ----------
     timings : Timings
-        Valid rows; those of other devices are not looked at.
-    profile : HardwareProfile
-        The device.
+        Valid rows.
+    profiles : mapping of str to HardwareProfile
+        Devices by name; rows of others are not looked at.
 
     Raises
     ------
     SpecError
         If a median is `SLOW` times above or `FAST` times below the expected time.
     """
+    import pandas as pd
+
     if timings.kind not in BYTES and timings.kind != "collective":
         return
-    here: Any = timings.frame[timings.frame["gpu"] == profile.name]
-    for (source, software), rows in here.groupby(["source", "software"]):
-        ratios = _column(rows, "time_us") * 1e-6 / _expected_s(timings.kind, rows, profile)
-        ratio = float(np.median(ratios))
-        if FAST < ratio < SLOW:
-            continue
-        step = int(np.clip(round(np.log10(ratio) / 3), -2, 1)) or (1 if ratio > 1 else -1)
-        by = " ".join(filter(None, (source, software)))
-        raise SpecError(
-            f"{timings.path}: time_us: the median {timings.kind} row"
-            f"{f' of {by}' if by else ''} takes {ratio:.2g} times what {profile.name} needs by "
-            f"its datasheet; are the times in {_UNIT_STEPS[step]} instead of us, or from another "
-            "device?"
-        )
+    ratios = []
+    for name, rows in timings.frame.groupby("gpu"):
+        if name in profiles:
+            expected = _expected_s(timings.kind, rows, profiles[str(name)])
+            ratio = _column(rows, "time_us") * 1e-6 / expected
+            ratios.append(rows[["source", "software"]].assign(ratio=ratio))
+    if not ratios:
+        return
+    judged = pd.concat(ratios)
+    _check_median(timings, judged["ratio"], "")
+    for (source, software), group in judged.groupby(["source", "software"]):
+        if len(group) >= MIN_ROWS:
+            by = f"{source} {software}".strip()
+            _check_median(timings, group["ratio"], f" of {by}" if by else "")
+
+
+def _check_median(timings: Timings, ratios: pd.Series[Any], by: str) -> None:
+    ratio = float(ratios.median())
+    if FAST < ratio < SLOW:
+        return
+    step = int(np.clip(round(np.log10(ratio) / 3), -2, 1)) or (1 if ratio > 1 else -1)
+    raise SpecError(
+        f"{timings.path}: time_us: the median {timings.kind} row{by} takes {ratio:.2g} times what "
+        f"its device needs by the datasheet; are the times in {_UNIT_STEPS[step]} instead of us, "
+        "or from another device?"
+    )

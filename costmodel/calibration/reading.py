@@ -54,10 +54,20 @@ class Part:
     """Rows of one kind as a reader leaves them: tidy columns, values not yet checked.
 
     The index is the row's number in the file, from 1.
+
+    Attributes
+    ----------
+    kind : str
+        A key of `costmodel.calibration.schema.KINDS`.
+    frame : pandas.DataFrame
+        The rows.
+    published : tuple of str
+        All columns of the file, to guess a missing one from.
     """
 
     kind: str
     frame: pd.DataFrame
+    published: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

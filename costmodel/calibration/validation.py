@@ -113,6 +113,7 @@ class _Check:
 
     def __init__(self, part: Part, path: Path, hints: Hints) -> None:
         self._kind, self._raw, self._path, self._hints = part.kind, part.frame, path, hints
+        self._published = set(part.published) - set(KINDS[part.kind].names)
         self._keep: Mask = np.ones(len(part.frame), dtype=bool)
         self._done: dict[str, Any] = {}
         self._tally = Tally(path)
@@ -135,7 +136,7 @@ class _Check:
             return self._raw[column.name]
         value = getattr(self._hints, column.name, None) or column.default
         if value is None:
-            close = did_you_mean(column.name, (str(name) for name in self._raw.columns))
+            close = did_you_mean(column.name, self._published)
             guess = f"; did you mean {close!r} for it?" if close else ""
             hint = f"; the file does not say: pass {column.name}=..."
             raise SpecError(

@@ -132,11 +132,13 @@ def read(path: Path, hints: Hints) -> Reading:
         units = US_PER_UNIT if value.metric in _TIME else BYTES_PER_UNIT
         factor = units.get(value.unit.lower())
         if factor is None:
-            tally.add(f"{value.metric}: unknown unit {value.unit!r}", [value.row])
+            reason = f"{value.metric}: unknown unit {value.unit!r}"
+            tally.add(reason, [value.row], dropped=value.metric in _TIME)
             continue
         number = parse_number(value.text, decimal) * factor
         if math.isnan(number):
-            tally.add(f"{value.metric}: not a number, {value.text!r}", [value.row])
+            reason = f"{value.metric}: not a number, {value.text!r}"
+            tally.add(reason, [value.row], dropped=value.metric in _TIME)
             continue
         found.setdefault(value.execution, {})[value.metric] = number
     durations: dict[str, list[float]] = {}

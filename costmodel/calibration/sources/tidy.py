@@ -43,9 +43,9 @@ def read(path: Path, hints: Hints) -> Reading:
     tally = Tally(path)
     frame = read_table(path, kind.names, tally)
     if "q_len" not in kind.tell:
-        return Reading([Part(kind.name, frame)], tally.problems())
+        return Reading([Part(kind.name, frame, head.columns)], tally.problems())
     if "causal" not in frame:
         close = did_you_mean("causal", head.columns)
         guess = f"; did you mean {close!r} for it?" if close else ""
         raise SpecError(f"{path}: column 'causal' of attention timings is missing{guess}")
-    return Reading(attention_parts(frame), tally.problems())
+    return Reading(attention_parts(frame, head.columns), tally.problems())

@@ -34,7 +34,8 @@ MAX_BYTES = 2_000_000_000
 """Longest trace; as objects of Python it takes about ten times as much memory."""
 
 _ON_GPU = ("kernel", "gpu_memcpy", "gpu_memset")
-_ON_HOST = ("cpu_op", "cuda_runtime", "cuda_driver")
+_LAUNCHES = ("cuda_runtime", "cuda_driver")
+_ON_HOST = ("cpu_op", *_LAUNCHES)
 # Older versions of PyTorch write the first one without the capital.
 _LINKS = {"External id": "id", "external id": "id", "correlation": "correlation"}
 _INPUTS = ("Input Dims", "Input type", "Concrete Inputs")
@@ -130,7 +131,7 @@ def _kernels(trace: dict[str, Any]) -> dict[tuple[str, Any], list[tuple[float, f
 def _gpu(trace: dict[str, Any], hints: Hints) -> str | None:
     devices = trace.get("deviceProperties") or []
     names = {device.get("name") for device in devices if isinstance(device, dict)}
-    return hints.gpu or (str(names.pop()) if len(names) == 1 else None)
+    return str(names.pop()) if len(names) == 1 else hints.gpu
 
 
 def read(path: Path, hints: Hints) -> Reading:
@@ -145,6 +146,8 @@ def read(path: Path, hints: Hints) -> Reading:
 
     trace, tally = _load(path), Tally(path)
     operators, kernels, gpu = _operators(trace), _kernels(trace), _gpu(trace, hints)
+    if not kernels and any(event.get("cat") in _LAUNCHES for _, event in _events(trace)):
+        raise SpecError(f"{path}: kernels were launched but not recorded; profile with CUDA too")
     if not operators:
         raise SpecError(f"{path}: none of the operators {', '.join(OPERATORS)}")
     rows: dict[str, dict[int, dict[str, Any]]] = {"gemm": {}, "attention": {}}
