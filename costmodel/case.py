@@ -86,7 +86,7 @@ def prepare(
     output_tokens: int = 0,
     batch: int = 1,
     compress: str | Request | None = None,
-    time_model: str = "ideal",
+    time_model: str | None = None,
     **deployment: Any,
 ) -> Case:
     """Look up names and check options.
@@ -106,8 +106,9 @@ def prepare(
         Tokens generated per request.
     batch : int
         Requests computed together.
-    time_model : str
-        Name of a time model.
+    time_model : str, optional
+        Name of a time model; by default ``calibrated`` where a calibration is given or
+        the GPU has one, else ``ideal``.
     **deployment
         Options of `costmodel.specs.workload.Deployment.of`: dtype,
         weights_dtype, kv_dtype, runtime, attention, tp, vision_layers, head_tokens.
@@ -123,8 +124,14 @@ def prepare(
         raise InputError("compress", request, "METHOD or METHOD:key=value,...")
     sizes = [parse_image(i) if isinstance(i, str) else _image(i) for i in images]
     clips = [parse_video(v) if isinstance(v, str) else _video(v) for v in videos]
-    load_time_model(time_model)
     resolved = Deployment.of(**deployment)
+    measured = resolved.calibration is not None or profile.default_calibration is not None
+    time_model = time_model or ("calibrated" if measured else "ideal")
+    load_time_model(time_model)
+    if resolved.calibration is not None and time_model != "calibrated":
+        raise InputError(
+            "calibration", resolved.calibration, f"no calibration with the time model {time_model}"
+        )
     workload = Workload(
         batch=batch,
         text_tokens=text_tokens,

@@ -139,6 +139,8 @@ class Deployment(Spec):
         Vision layers executed, if not the model's default.
     head_tokens : {"last", "all"}
         Positions of the prompt for which logits are computed.
+    calibration : str, optional
+        Name or file of the calibration, if not the GPU's default.
     """
 
     dtype: str = "fp16"
@@ -149,6 +151,7 @@ class Deployment(Spec):
     tp: Annotated[int, Field(ge=1, le=1024)] = 1
     vision_layers: int | None = None
     head_tokens: Literal["last", "all"] = "last"
+    calibration: str | None = None
 
     @classmethod
     def of(
@@ -162,6 +165,7 @@ class Deployment(Spec):
         tp: int = 1,
         vision_layers: int | None = None,
         head_tokens: str = "last",
+        calibration: str | None = None,
     ) -> Deployment:
         """Check every option by name and fill the formats that follow `dtype`.
 
@@ -190,6 +194,7 @@ class Deployment(Spec):
                 "tp": check_count("tp", tp, low=1, high=1024),
                 "vision_layers": vision_layers,
                 "head_tokens": head_tokens,
+                "calibration": calibration,
             }
         )
 

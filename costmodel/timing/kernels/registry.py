@@ -18,7 +18,9 @@ def _models() -> dict[str, KernelModel]:
     found: dict[str, KernelModel] = {}
     for item in pkgutil.iter_modules(_kernels.__path__):
         module = importlib.import_module(f"{_kernels.__name__}.{item.name}")
-        models: tuple[KernelModel, ...] = getattr(module, "MODELS", ())
+        # One kernel per module, or several variants that share their code.
+        single = (module.MODEL,) if hasattr(module, "MODEL") else ()
+        models: tuple[KernelModel, ...] = getattr(module, "MODELS", single)
         found |= {model.name: model for model in models}
     return found
 
