@@ -1,0 +1,108 @@
+r"""Host and GPU as two queues: what the GPU waits for the host."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from costmodel.specs.runtime import RuntimeProfile
+from costmodel.timing.kernels.base import FloatArray
+
+__all__ = ["HostCosts", "stage_time_s"]
+
+
+@dataclass(frozen=True)
+class HostCosts:
+    """What a runtime costs.
+
+    Attributes
+    ----------
+    launch_s : float
+        Host time per kernel [s].
+    start_s : float
+        Host time before the first kernel of a stage [s].
+    gap_s : float
+        Idle time of the GPU between queued kernels [s].
+    sync_s : float
+        From the last kernel's end until the host goes on [s].
+    """
+
+    launch_s: float
+    start_s: float
+    gap_s: float
+    sync_s: float
+
+    @classmethod
+    def of(cls, profile: RuntimeProfile) -> HostCosts:
+        """Return the SI numbers of a runtime.
+
+        Examples
+        --------
+        >>> from costmodel.catalog.runtimes import load_runtime
+        >>> HostCosts.of(load_runtime("eager")).start_s
+        0.0
+        """
+        return cls(
+            launch_s=profile.launch.si,
+            start_s=profile.start.si if profile.start else 0.0,
+            gap_s=profile.gap.si if profile.gap else 0.0,
+            sync_s=profile.sync.si,
+        )
+
+
+def stage_time_s(
+    gpu_s: npt.ArrayLike, launches: npt.ArrayLike, syncs: npt.ArrayLike, costs: HostCosts
+) -> FloatArray:
+    r"""Return how long a stage's GPU waits for the host [s].
+
+    The host runs ahead of the GPU, so that launches cost nothing while
+    kernels are long, and everything while they are short.  For n kernels of G
+    seconds together, with host time l per kernel, a start s and a gap g,
+
+    .. math:: t = s + \max(l + G + n g,\; n l + G/n)
+
+    The first term is a GPU that never waits after its first kernel, the
+    second a host that is always late, its last kernel done after the last
+    launch.  A synchronisation drains the queue: with k of them the stage is
+    k + 1 equal parts, each paying s and l anew, and k times the way back to
+    the host.  What is returned is t - G.
+
+    Parameters
+    ----------
+    gpu_s : array_like
+        Kernel times of the stage [s].
+    launches : array_like
+        Kernels started.
+    syncs : array_like
+        Times the host waits for a result.
+    costs : HostCosts
+        The runtime.
+
+    Returns
+    -------
+    ndarray
+        Exposed host time [s], at least 0.
+
+    Examples
+    --------
+    >>> costs = HostCosts(launch_s=10e-6, start_s=0.0, gap_s=0.0, sync_s=0.0)
+    >>> (stage_time_s([1e-3, 1e-6], 10.0, 0.0, costs) * 1e6).round(1).tolist()
+    [10.0, 99.1]
+    """
+    gpu, kernels, waits = np.broadcast_arrays(
+        np.asarray(gpu_s, dtype=np.float64),
+        np.asarray(launches, dtype=np.float64),
+        np.asarray(syncs, dtype=np.float64),
+    )
+    parts = waits + 1.0
+    busy, count = gpu / parts, kernels / parts
+    ahead = costs.launch_s + busy + costs.gap_s * count
+    # Less than one kernel in a part is no reason for a part to take less than one launch.
+    behind = costs.launch_s * count + busy / np.maximum(count, 1.0)
+    each = costs.start_s + np.maximum(ahead, behind)
+    total = parts * each + waits * costs.sync_s
+    idle = waits * costs.sync_s
+    result: FloatArray = np.where(kernels > 0.0, total - gpu, idle)
+    return result
