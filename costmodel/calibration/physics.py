@@ -15,7 +15,7 @@ kernel
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +24,7 @@ import numpy.typing as npt
 from costmodel.calibration.dtypes import DTYPES
 from costmodel.calibration.report import Problem, Tally
 from costmodel.calibration.schema import Timings
+from costmodel.calibration.work import BYTES, FLOPS, FloatArray, column
 from costmodel.errors import SpecError
 from costmodel.specs.hardware import HardwareProfile
 
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["PEAK_MARGIN", "check_physics", "check_unit", "peak_limit_flops_per_s"]
-
-FloatArray = npt.NDArray[np.float64]
 
 PEAK_MARGIN = 1.02
 """Times the peak that a row may reach.
@@ -58,56 +57,6 @@ FLOOR_S = 5e-6
 """A kernel that does nothing takes some microseconds [s]; small shapes would mislead else."""
 
 _UNIT_STEPS = {-2: "s", -1: "ms", 1: "ns"}
-
-
-def _column(frame: pd.DataFrame, name: str) -> FloatArray:
-    return frame[name].to_numpy(dtype=np.float64)
-
-
-def _gemm_flops(frame: pd.DataFrame) -> FloatArray:
-    return 2 * _column(frame, "m") * _column(frame, "n") * _column(frame, "k")
-
-
-def _attention_flops(frame: pd.DataFrame) -> FloatArray:
-    """Both products; with a causal mask a kernel may leave out later keys (half the work)."""
-    queries, keys = _column(frame, "q_len"), _column(frame, "kv_len")
-    seen = keys - frame["causal"].to_numpy() * (queries - 1) / 2
-    heads = _column(frame, "batch") * _column(frame, "heads")
-    return 4 * heads * _column(frame, "head_dim") * queries * seen
-
-
-FLOPS: Mapping[str, Callable[[pd.DataFrame], FloatArray]] = {
-    "gemm": _gemm_flops,
-    "attention_prefill": _attention_flops,
-    "attention_encoder": _attention_flops,
-    "attention_decode": _attention_flops,
-}
-"""Least work of a row [FLOP] by kind."""
-
-
-def _gemm_bytes(frame: pd.DataFrame, activation: float, weight: float) -> FloatArray:
-    m, n, k = (_column(frame, name) for name in "mnk")
-    return activation * (m * k + m * n) + weight * k * n
-
-
-def _attention_bytes(frame: pd.DataFrame, activation: float, weight: float) -> FloatArray:
-    own = _column(frame, "heads") * _column(frame, "q_len")
-    kept = _column(frame, "kv_heads") * _column(frame, "kv_len")
-    return 2 * activation * _column(frame, "batch") * _column(frame, "head_dim") * (own + kept)
-
-
-def _memory_bound_bytes(frame: pd.DataFrame, activation: float, weight: float) -> FloatArray:
-    return 2 * activation * _column(frame, "rows") * _column(frame, "cols")
-
-
-BYTES: Mapping[str, Callable[[pd.DataFrame, float, float], FloatArray]] = {
-    "gemm": _gemm_bytes,
-    "attention_prefill": _attention_bytes,
-    "attention_encoder": _attention_bytes,
-    "attention_decode": _attention_bytes,
-    "memory_bound": _memory_bound_bytes,
-}
-"""Compulsory traffic of a row [B] by kind, from sizes of an activation and a weight."""
 
 
 def peak_limit_flops_per_s(profile: HardwareProfile, dtype: str) -> float | None:
@@ -169,7 +118,7 @@ def check_physics(
     keep = np.ones(len(frame), dtype=bool)
     if timings.kind not in FLOPS:
         return keep, []
-    rate = FLOPS[timings.kind](frame) / (_column(frame, "time_us") * 1e-6)
+    rate = FLOPS[timings.kind](frame) / (column(frame, "time_us") * 1e-6)
     here = (frame["gpu"] == profile.name).to_numpy(dtype=bool)
     rows = frame.index.to_numpy()
     for dtype in frame["dtype"][here].unique():
@@ -192,7 +141,7 @@ def check_physics(
 def _expected_s(kind: str, frame: pd.DataFrame, profile: HardwareProfile) -> FloatArray:
     """Roofline time plus the floor of a launch [s]."""
     if kind == "collective":
-        return FLOOR_S + _column(frame, "bytes") / profile.link_bytes_per_s
+        return FLOOR_S + column(frame, "bytes") / profile.link_bytes_per_s
     expected = np.full(len(frame), FLOOR_S)
     for dtype in frame["dtype"].unique():
         these = (frame["dtype"] == dtype).to_numpy(dtype=bool)
@@ -232,7 +181,7 @@ def check_unit(timings: Timings, profiles: Mapping[str, HardwareProfile]) -> Non
     for name, rows in timings.frame.groupby("gpu"):
         if name in profiles:
             expected = _expected_s(timings.kind, rows, profiles[str(name)])
-            ratio = _column(rows, "time_us") * 1e-6 / expected
+            ratio = column(rows, "time_us") * 1e-6 / expected
             ratios.append(rows[["source", "software"]].assign(ratio=ratio))
     if not ratios:
         return

@@ -163,6 +163,7 @@ KINDS: Mapping[str, Kind] = {
             (
                 _text("op", "layer of the model", "gemm"),
                 *_MODEL,
+                _size("batch", "products in one call, each of its own operands", 1),
                 _size("m", "rows of x in y[m,n] = x[m,k] w[k,n]"),
                 _size("n", "columns of w"),
                 _size("k", "columns of x"),

@@ -60,10 +60,10 @@ class Shape:
     columns: Mapping[str, str | int | bool]
 
 
-def _gemm(m: int, n: int, k: int, inner: int, dtype: str) -> Shape:
+def _gemm(m: int, n: int, k: int, inner: int, dtype: str, batch: int = 1) -> Shape:
     if k != inner:
         raise UnfitError("Input Dims: inner sizes differ")
-    return Shape("gemm", {"m": m, "n": n, "k": k, "dtype": dtype})
+    return Shape("gemm", {"batch": batch, "m": m, "n": n, "k": k, "dtype": dtype})
 
 
 def _matrix_product(first: int) -> Callable[[Call], Shape]:
@@ -85,9 +85,7 @@ def _linear(call: Call) -> Shape:
 def _batched(first: int) -> Callable[[Call], Shape]:
     def shape(call: Call) -> Shape:
         (batch, m, k), (_, inner, n) = call.size(first, 3), call.size(first + 1, 3)
-        if batch != 1:
-            raise UnfitError("a batch of products, which tidy gemm has no column for")
-        return _gemm(m, n, k, inner, call.dtype(first))
+        return _gemm(m, n, k, inner, call.dtype(first), batch)
 
     return shape
 

@@ -155,36 +155,33 @@ class _Check:
         return cleaned
 
     def number(self, column: Column, values: pd.Series[Any]) -> npt.NDArray[np.float64]:
-        """Floats; what is not one is dropped, unless the column has a default."""
+        """Floats; the default, or nothing but a reason to drop, where a value is missing."""
         import pandas as pd
 
+        blank = (values.isna() | (values.astype(str).str.strip() == "")).to_numpy(dtype=bool)
         numbers = pd.to_numeric(values, errors="coerce").to_numpy(dtype=np.float64)
         if column.default is None:
-            blank = values.isna() | (values.astype(str).str.strip() == "")
             self.drop(blank, f"{column.name}: missing")
-            self.drop(np.isnan(numbers), f"{column.name}: not a number")
+        else:
+            numbers = np.where(blank, float(column.default), numbers)
         return numbers
 
     def time(self, column: Column, values: pd.Series[Any]) -> Any:
         """Positive, finite numbers; optional ones become NaN where they are not."""
         numbers = self.number(column, values)
         with np.errstate(invalid="ignore"):
-            lowest = numbers >= 0 if column.name.endswith("_std") else numbers > 0
+            valid = numbers >= 0 if column.name.endswith("_std") else numbers > 0
         if column.default is not None:
-            return np.where(lowest & np.isfinite(numbers), numbers, np.nan)
-        self.drop(~lowest, f"{column.name}: zero or negative")
+            return np.where(valid & np.isfinite(numbers), numbers, np.nan)
+        self.drop(np.isnan(numbers), f"{column.name}: not a number")
+        self.drop(~valid, f"{column.name}: zero or negative")
         self.drop(~np.isfinite(numbers), f"{column.name}: infinite")
         return numbers
 
     def size(self, column: Column, values: pd.Series[Any]) -> Any:
         """Whole numbers not below the smallest valid one."""
-        import pandas as pd
-
-        filled = values
-        if column.default is not None:
-            filled = values.where(values.notna() & (values.astype(str).str.strip() != ""))
-            filled = filled.astype("object").fillna(column.default)
-        numbers = self.number(Column(column.name, "int", "1", ""), pd.Series(filled))
+        numbers = self.number(column, values)
+        self.drop(np.isnan(numbers), f"{column.name}: not a number")
         with np.errstate(invalid="ignore"):
             whole = (numbers == np.floor(numbers)) & (np.abs(numbers) < _EXACT)
         self.drop(~whole, f"{column.name}: not a whole number")

@@ -11,14 +11,13 @@ from sympy import Integer
 
 from costmodel.calibration.dtypes import DTYPES, dtype_name
 from costmodel.calibration.physics import (
-    BYTES,
-    FLOPS,
     PEAK_MARGIN,
     check_physics,
     check_unit,
     peak_limit_flops_per_s,
 )
 from costmodel.calibration.schema import Timings
+from costmodel.calibration.work import BYTES, FLOPS
 from costmodel.catalog.hardware import list_gpus, load_gpu
 from costmodel.errors import SpecError
 from costmodel.ops import exact, gemm
@@ -30,7 +29,13 @@ SIZES = {sym("ba"): 2, sym("bkv"): 2, sym("bw"): 2, sym("bo"): 2}
 
 
 def _timings(kind: str, **columns: object) -> Timings:
-    base = {"gpu": "a30", "source": "s", "software": "", "dtype": "fp16"}
+    base: dict[str, object] = {
+        "batch": 1,
+        "gpu": "a30",
+        "source": "s",
+        "software": "",
+        "dtype": "fp16",
+    }
     rows = max((len(value) for value in columns.values() if isinstance(value, list)), default=1)
     frame = pd.DataFrame(base | columns, index=pd.RangeIndex(1, rows + 1))
     return Timings(kind, frame, Path("a.csv"), "")

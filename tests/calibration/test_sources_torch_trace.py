@@ -34,7 +34,8 @@ def test_matrix_products() -> None:
     assert list(frame[["m", "n", "k", "time_us"]].loc[3]) == [4096, 4096, 4096, 600]
     # mm whose kernel is linked by correlation only.
     assert list(frame[["m", "n", "k", "time_us"]].loc[10]) == [16, 12288, 4096, 60]
-    assert len(frame) == 2
+    assert list(frame[["batch", "m", "n", "k"]].loc[13]) == [32, 128, 128, 64]
+    assert len(frame) == 3
     assert set(frame["dtype"]) == {"fp16"}
     assert set(frame["gpu"]) == {"a100-80gb-sxm"}
 
@@ -51,12 +52,11 @@ def test_attention() -> None:
 def test_what_has_no_tidy_shape_is_counted() -> None:
     _, report = load_timings([SAMPLE])
     assert {problem.reason: problem.rows for problem in report.problems} == {
-        "aten::bmm: a batch of products, which tidy gemm has no column for": (13,),
         "aten::scaled_dot_product_attention: an explicit mask: neither causal nor full": (23,),
         "aten::mm: no GPU kernel belongs to it": (26,),
         "aten::mm: Input Dims: missing; record with record_shapes=True": (27,),
     }
-    assert (report.read, report.kept) == (8, 4)
+    assert (report.read, report.kept) == (8, 5)
 
 
 def test_packed_traces(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_older_traces_spell_the_link_differently(tmp_path: Path) -> None:
     text = SAMPLE.read_text(encoding="utf-8").replace("External id", "external id")
     path = tmp_path / "trace.json"
     path.write_text(text, encoding="utf-8")
-    assert load_timings([path])[1].kept == 4
+    assert load_timings([path])[1].kept == 5
 
 
 def test_overlapping_kernels_count_once(tmp_path: Path) -> None:
@@ -109,4 +109,4 @@ def test_odd_events_are_passed_over(tmp_path: Path) -> None:
     trace = _trace()
     odd = [None, 3, {}, {"ph": "X", "ts": "1", "dur": 2}, {"ph": "X", "ts": 1, "dur": 2, "args": 0}]
     trace["traceEvents"] += odd
-    assert load_timings([_write(tmp_path, trace)])[1].kept == 4
+    assert load_timings([_write(tmp_path, trace)])[1].kept == 5
