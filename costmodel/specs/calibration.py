@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import date as Date
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from costmodel.specs.base import Spec
 
@@ -65,25 +66,48 @@ class BandTable(Spec):
         return self
 
 
+def _numbers(value: object) -> object:
+    """Read a list of numbers that a file holds as one string, which is short and fast to load."""
+    return tuple(value.split()) if isinstance(value, str) else value
+
+
+def _numbers_by_name(value: object) -> object:
+    if isinstance(value, dict):
+        return {name: _numbers(numbers) for name, numbers in value.items()}
+    return value
+
+
+Numbers = Annotated[tuple[float, ...], BeforeValidator(_numbers)]
+Integers = Annotated[tuple[int, ...], BeforeValidator(_numbers)]
+
+
 class ResidualTable(Spec):
-    """Log corrections at points in log size space, fading to zero between and beyond them.
+    """Log corrections near measured shapes, fading to zero away from them.
 
     Attributes
     ----------
-    features : tuple of str
-        Sizes whose logarithms span the space.
-    points : tuple of tuple of float
-        Logarithms, one row per point.
-    weights : tuple of float
-        Weight of each point's kernel.
+    points : dict of str to tuple of float
+        Places [octaves]: the binary logarithm of each size, one number per place.
+    values : tuple of float
+        Weight of each place.
     scales : tuple of float
-        Length scale of each feature.
+        Correlation length along each size [octaves].
+    amplitude : float
+        Largest absolute correction of log time.
     """
 
-    features: tuple[str, ...]
-    points: tuple[tuple[float, ...], ...]
-    weights: tuple[float, ...]
-    scales: tuple[Ratio, ...]
+    points: Annotated[dict[str, tuple[float, ...]], BeforeValidator(_numbers_by_name)]
+    values: Numbers
+    scales: Numbers
+    amplitude: Ratio = 0.5
+
+    @model_validator(mode="after")
+    def _shapes(self) -> ResidualTable:
+        if len(self.scales) != len(self.points):
+            raise ValueError("scales: one number per size is needed")
+        if any(len(column) != len(self.values) for column in self.points.values()):
+            raise ValueError("points and values must have the same length")
+        return self
 
 
 class SeenShapes(Spec):
@@ -95,16 +119,45 @@ class SeenShapes(Spec):
         Sizes that name a group, for example n and k.
     run : str
         The size that runs within a group, for example m.
-    groups : tuple of (sizes, index)
-        Each group with the index of its entry in `runs`.
-    runs : tuple of runs
-        Each a list of (first, last, step).
+    groups : tuple of tuple of int
+        Sizes of each group and, last, the index of its entry in `runs`.
+    runs : tuple of tuple of int
+        Each a flat list of first, last, step, first, last, step ...
     """
 
     group: tuple[str, ...]
     run: str
-    groups: tuple[tuple[tuple[int, ...], int], ...]
-    runs: tuple[tuple[tuple[int, int, int], ...], ...]
+    groups: tuple[Integers, ...]
+    runs: tuple[Integers, ...]
+
+    @model_validator(mode="after")
+    def _shapes(self) -> SeenShapes:
+        if any(len(entry) != len(self.group) + 1 for entry in self.groups):
+            raise ValueError("groups: sizes and the index of a run are needed")
+        if any(not 0 <= entry[-1] < len(self.runs) for entry in self.groups):
+            raise ValueError("groups: an index is beyond the runs")
+        if any(len(entry) % 3 for entry in self.runs):
+            raise ValueError("runs: triples of first, last and step are needed")
+        return self
+
+    def holds(self, sizes: Mapping[str, float]) -> bool:
+        """Return whether this very shape was measured.
+
+        Examples
+        --------
+        >>> seen = SeenShapes(group=("n", "k"), run="m", groups=("4096 1024 0",),
+        ...                   runs=("1 8 1 16 64 16",))
+        >>> [seen.holds({"n": 4096, "k": 1024, "m": m}) for m in (8, 32, 33)]
+        [True, True, False]
+        """
+        wanted = [sizes[name] for name in self.group]
+        value = sizes[self.run]
+        for *group, index in self.groups:
+            if group == wanted:
+                flat = self.runs[index]
+                runs = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
+                return any(a <= value <= b and (value - a) % step == 0 for a, b, step in runs)
+        return False
 
 
 class KindFit(Spec):

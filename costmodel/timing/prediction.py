@@ -7,9 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from costmodel.evaluation import FloatArray
-from costmodel.specs.calibration import KindFit
+from costmodel.specs.calibration import KindFit, ResidualTable
 from costmodel.timing.kernels.base import Chip
 from costmodel.timing.kernels.registry import kernel_model
+from costmodel.timing.kernels.residual import Residual, coordinates
 from costmodel.timing.model import Provenance
 
 __all__ = ["band_ratios", "distance_outside", "kernel_time_s", "provenance_of"]
@@ -20,7 +21,7 @@ _WIDEN_PER_OCTAVE = 0.25
 """Relative widening of a band for each factor of two outside the measured range."""
 
 
-def kernel_time_s(fit: KindFit, sizes: Sizes, chip: Chip) -> FloatArray:
+def kernel_time_s(fit: KindFit, sizes: Sizes, chip: Chip, *, benchmark: bool = False) -> FloatArray:
     """Return seconds of one kernel on `chip`.
 
     Parameters
@@ -31,14 +32,29 @@ def kernel_time_s(fit: KindFit, sizes: Sizes, chip: Chip) -> FloatArray:
         Sizes the kernel model reads.
     chip : Chip
         The device.
+    benchmark : bool
+        Whether operands may be left in the cache by an earlier repetition, as in a
+        benchmark, rather than displaced by other layers, as in a model.
 
     Returns
     -------
     ndarray
         [s].
     """
-    seconds = kernel_model(fit.model).time_s(fit.values, sizes, chip)
+    seconds = kernel_model(fit.model, benchmark=benchmark).time_s(fit.values, sizes, chip)
+    if fit.residual is not None:
+        seconds = seconds * np.exp(_log_correction(fit.residual, sizes))
     return np.asarray(seconds * fit.time_scale, dtype=np.float64)
+
+
+def _log_correction(table: ResidualTable, sizes: Sizes) -> FloatArray:
+    names = tuple(table.points)
+    residual = Residual(
+        np.stack([np.asarray(table.points[name]) for name in names], axis=1),
+        np.asarray(table.values), np.asarray(table.scales), table.amplitude,
+    )  # fmt: skip
+    shape = np.broadcast_shapes(*(np.shape(sizes[name]) for name in names))
+    return residual.log_correction(coordinates(sizes, names)).reshape(shape)
 
 
 def distance_outside(fit: KindFit, sizes: Sizes) -> FloatArray:
@@ -107,14 +123,6 @@ def provenance_of(fit: KindFit, sizes: Sizes, outside: FloatArray) -> Provenance
 
 
 def _was_measured(fit: KindFit, sizes: Sizes) -> bool:
-    seen = fit.seen
-    if seen is None or np.ndim(sizes[seen.run]) > 0:
+    if fit.seen is None or any(np.ndim(size) for size in sizes.values()):
         return False
-    wanted = tuple(float(sizes[name]) for name in seen.group)
-    run = float(sizes[seen.run])
-    entry = next((index for key, index in seen.groups if tuple(map(float, key)) == wanted), None)
-    if entry is None:
-        return False
-    return any(
-        first <= run <= last and (run - first) % step == 0 for first, last, step in seen.runs[entry]
-    )
+    return fit.seen.holds({name: float(size) for name, size in sizes.items()})

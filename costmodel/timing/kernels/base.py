@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -66,6 +66,7 @@ class Parameter:
     meaning: str
 
 
+@runtime_checkable
 class KernelModel(Protocol):
     """A kernel's time as a function of shapes, chip and a few parameters.
 

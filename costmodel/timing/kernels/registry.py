@@ -13,15 +13,17 @@ from costmodel.timing.kernels.base import KernelModel
 __all__ = ["kernel_model", "list_kernel_models"]
 
 
-@lru_cache(maxsize=1)
-def _models() -> dict[str, KernelModel]:
+@lru_cache(maxsize=2)
+def _models(benchmark: bool) -> dict[str, KernelModel]:
     found: dict[str, KernelModel] = {}
     for item in pkgutil.iter_modules(_kernels.__path__):
         module = importlib.import_module(f"{_kernels.__name__}.{item.name}")
-        # One kernel per module, or several variants that share their code.
-        single = (module.MODEL,) if hasattr(module, "MODEL") else ()
-        models: tuple[KernelModel, ...] = getattr(module, "MODELS", single)
-        found |= {model.name: model for model in models}
+        for value in (*vars(module).values(), *getattr(module, "MODELS", ())):
+            if isinstance(value, type) or not isinstance(value, KernelModel):
+                continue
+            repeated = not getattr(value, "cold_weights", True)
+            if value.name not in found or repeated == benchmark:
+                found[value.name] = value
     return found
 
 
@@ -33,18 +35,30 @@ def list_kernel_models() -> tuple[str, ...]:
     >>> "tile_wave" in list_kernel_models()
     True
     """
-    return tuple(sorted(_models()))
+    return tuple(sorted(_models(False)))
 
 
-def kernel_model(name: str) -> KernelModel:
+def kernel_model(name: str, *, benchmark: bool = False) -> KernelModel:
     """Return the kernel time model called `name`.
+
+    Parameters
+    ----------
+    name : str
+        Name in calibration files.
+    benchmark : bool
+        Whether the variant for rows of a benchmark is wanted, where repetitions leave
+        operands in the cache; it shares the parameters.
+
+    Returns
+    -------
+    KernelModel
 
     Raises
     ------
     UnknownNameError
         If there is none.
     """
-    models = _models()
+    models = _models(benchmark)
     if name not in models:
         raise UnknownNameError("kernel model", name, models)
     return models[name]

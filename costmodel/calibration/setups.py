@@ -1,0 +1,129 @@
+"""How each kind of kernel is fitted: sizes, groups, model and bands, as data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["SETUPS", "Setup"]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a fit of one kind needs to know.
+
+    Attributes
+    ----------
+    timings : str
+        Kind of timings that hold its rows.
+    model : str
+        Kernel time model.
+    sizes : tuple of str
+        Columns that are sizes of the model.
+    group : tuple of str
+        Columns whose values cross-validation leaves out together.
+    run : str
+        Size that runs within a group, for the list of measured shapes.
+    seen : tuple of str
+        Sizes that with `run` name a measured shape; empty to keep no list.
+    band_size : str
+        Size variable of the error bands.
+    band_edges : tuple of float
+        Inner edges of its bins.
+    residual : tuple of float, optional
+        Correlation lengths [octaves], one per size, of a correction that carries over to
+        other groups; kept where it lowers the error on groups left out.
+    near : tuple of float, optional
+        Correlation lengths of the correction otherwise: one that only interpolates
+        within measured groups.
+    fixed : dict of str to float
+        Parameters that are not fitted.
+    residual_points : int
+        Places the correction keeps.
+    where : dict of str to values
+        Columns and the values that rows of this kind have.
+    rename : dict of str to str
+        Columns of timings that are called otherwise in the model.
+    max_rows : int
+        Rows a fit uses; more are thinned.
+    min_time_s : float
+        Shorter rows are not judged: clocks of some sources tick in microseconds.
+    """
+
+    timings: str
+    model: str
+    sizes: tuple[str, ...]
+    group: tuple[str, ...]
+    run: str = ""
+    seen: tuple[str, ...] = ()
+    band_size: str = "time_s"
+    band_edges: tuple[float, ...] = (20e-6, 50e-6, 200e-6, 1e-3)
+    residual: tuple[float, ...] | None = None
+    near: tuple[float, ...] | None = None
+    residual_points: int = 400
+    fixed: Mapping[str, float] = field(default_factory=dict)
+    min_time_s: float = 10e-6
+    max_rows: int = 4000
+    where: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
+    rename: Mapping[str, str] = field(default_factory=dict)
+
+    def rows(self, kind: str, frame: pd.DataFrame) -> pd.DataFrame:
+        """Return the rows that are of this kind."""
+        for name, allowed in self.where.items():
+            frame = frame[frame[name].isin(allowed)]
+        return frame
+
+
+def _gemm(model: str, dtypes: tuple[object, ...], residual: tuple[float, ...] | None) -> Setup:
+    return Setup(
+        timings="gemm",
+        model=model,
+        sizes=("m", "n", "k"),
+        group=("n", "k"),
+        run="m",
+        seen=("n", "k"),
+        band_size="m",
+        band_edges=(16.0, 64.0, 256.0, 1024.0),
+        residual=residual,
+        near=(0.25, 0.1, 0.1),
+        where={"dtype": dtypes, "batch": (1,)},
+    )
+
+
+def _memory_bound(edges: tuple[float, ...] = (20e-6, 100e-6)) -> Setup:
+    return Setup(
+        timings="memory_bound",
+        model="rows_and_bytes",
+        sizes=("read_bytes", "write_bytes", "rows", "cols"),
+        group=("cols", "model"),
+        band_edges=edges,
+    )
+
+
+def _collective(model: str, ops: tuple[object, ...]) -> Setup:
+    return Setup(
+        timings="collective",
+        model=model,
+        sizes=("bytes", "devices"),
+        group=("devices",),
+        where={"op": ops},
+        rename={"n_gpus": "devices"},
+    )
+
+
+SETUPS: dict[str, Setup] = {
+    "gemm": _gemm("tile_wave", ("fp16", "bf16"), (2.0, 2.0, 2.0)),
+    "gemm_w8a16": _gemm("tile_wave_w8a16", ("w8a16",), None),
+    "gemm_w4a16": _gemm("tile_wave_w4a16", ("w4a16",), None),
+    **{
+        kind: _memory_bound()
+        for kind in ("rmsnorm", "layernorm", "activation", "rotary", "add", "copy")
+    },
+    "all_reduce": _collective("ring_all_reduce", ("all_reduce", "custom_all_reduce")),
+    "all_gather": _collective("ring_all_gather", ("all_gather",)),
+}
+"""Kind -> how it is fitted."""

@@ -1,0 +1,176 @@
+"""Times fitted to measured kernels, with launch and host overhead and error bands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from costmodel.catalog.calibrations import default_calibration, load_calibration
+from costmodel.errors import UnsupportedError
+from costmodel.evaluation import Evaluation, FloatArray
+from costmodel.ops import Op
+from costmodel.specs.calibration import Calibration, KindFit
+from costmodel.specs.workload import Deployment
+from costmodel.symbols import sym
+from costmodel.timing.composition import Part, any_stack_deviation, same_stack_deviation
+from costmodel.timing.device import Device
+from costmodel.timing.host import exposed_host_s
+from costmodel.timing.kernels.base import Chip
+from costmodel.timing.kinds import KindSizes, kind_of
+from costmodel.timing.model import BOUNDS, PassTimes, Provenance
+from costmodel.timing.prediction import (
+    band_ratios,
+    distance_outside,
+    kernel_time_s,
+    provenance_of,
+)
+from costmodel.timing.roofline import limits
+
+__all__ = ["MODEL", "CalibratedKernels"]
+
+LEVEL = 0.9
+# A kind without any data runs at the datasheet roof or up to this much slower.
+_DATASHEET_HIGH = 2.5
+_DEFAULT_LAB_RATIO = 1.25
+
+
+@dataclass(frozen=True)
+class _Timed:
+    """One operator with its time and what it rests on."""
+
+    time_s: FloatArray
+    low: FloatArray
+    high: FloatArray
+    kind: str
+    common_share: float
+    provenance: Provenance
+
+
+class CalibratedKernels:
+    r"""Sum of fitted kernel times, plus the host time they do not hide.
+
+    .. math:: t = \sum_i r_i\, l_i\, t_{K(i)}(\text{sizes}_i / l_i) + t_\mathrm{host}
+
+    over operators i of kind K with repeats r and l kernels each.  A kind the
+    calibration lacks falls back to the datasheet roofline with a wide band and
+    says so.
+    """
+
+    name = "calibrated"
+    summary = "kernel models fitted to measured timings, host overhead, 90 % bands"
+
+    def times(self, evaluation: Evaluation, device: Device, deployment: Deployment) -> PassTimes:
+        """Return the time of every operator, the exposed host time and the bands.
+
+        Raises
+        ------
+        UnsupportedError
+            If the device has no calibration.
+        """
+        calibration = _calibration(device, deployment)
+        timed = [
+            _time(evaluation, index, device, deployment, calibration)
+            for index in range(len(evaluation.ops))
+        ]
+        op_s = np.stack([item.time_s for item in timed])
+        busy = op_s * evaluation.repeat
+        host = exposed_host_s(evaluation, busy, deployment)
+        total = busy.sum(axis=0) + host
+        parts = [
+            Part(
+                item.kind,
+                busy[index],
+                item.low,
+                item.high,
+                item.common_share,
+                calibration.lab_spread.get(item.kind, _DEFAULT_LAB_RATIO),
+            )
+            for index, item in enumerate(timed)
+        ]
+        bands = {
+            "same_stack": same_stack_deviation(parts),
+            "any_stack": any_stack_deviation(parts),
+        }
+        return PassTimes(
+            op_s=op_s,
+            bound=_bounds(evaluation, device),
+            provenance=tuple(item.provenance for item in timed),
+            host_overhead_s=host,
+            low_s={name: np.maximum(total - down, 0.0) for name, (down, _) in bands.items()},
+            high_s={name: total + up for name, (_, up) in bands.items()},
+            level=LEVEL,
+        )
+
+
+def _calibration(device: Device, deployment: Deployment) -> Calibration:
+    if deployment.calibration is not None:
+        return load_calibration(deployment.calibration, device.profile)
+    found = default_calibration(device.profile)
+    if found is None:
+        raise UnsupportedError(
+            "time-model", "calibrated",
+            f"ideal, or a calibration of your own: none ships for {device.profile.name}",
+        )  # fmt: skip
+    return found
+
+
+def _time(
+    evaluation: Evaluation,
+    index: int,
+    device: Device,
+    deployment: Deployment,
+    calibration: Calibration,
+) -> _Timed:
+    op = evaluation.ops[index]
+    wanted = kind_of(evaluation, index, deployment)
+    fit = calibration.find(wanted.kind) if wanted is not None else None
+    if wanted is None or fit is None:
+        return _from_datasheet(evaluation, index, device)
+    chip = _chip(op, device)
+    single = np.broadcast_to(kernel_time_s(fit, wanted.sizes, chip), evaluation.points)
+    outside = np.broadcast_to(distance_outside(fit, wanted.sizes), evaluation.points)
+    low, high = band_ratios(fit, wanted.sizes, single, outside)
+    return _Timed(
+        time_s=single * wanted.kernels,
+        low=np.broadcast_to(low, evaluation.points),
+        high=np.broadcast_to(high, evaluation.points),
+        kind=wanted.kind,
+        common_share=fit.bands.common_share,
+        provenance=_provenance(fit, wanted, outside, device),
+    )
+
+
+def _provenance(fit: KindFit, wanted: KindSizes, outside: FloatArray, device: Device) -> Provenance:
+    if fit.origin == "fitted" and fit.device != device.profile.name:
+        return "transferred"
+    return provenance_of(fit, wanted.sizes, outside)
+
+
+def _from_datasheet(evaluation: Evaluation, index: int, device: Device) -> _Timed:
+    seconds = np.stack(list(limits(evaluation, index, device).values())).max(axis=0)
+    one = np.ones(evaluation.points)
+    return _Timed(seconds, one, one * _DATASHEET_HIGH, "datasheet", 1.0, "datasheet")
+
+
+def _chip(op: Op, device: Device) -> Chip:
+    linear = sym("bw") in op.traffic.weights.free_symbols
+    return Chip(
+        peak_flops_per_s=device.linear_flops_per_s if linear else device.matmul_flops_per_s,
+        bandwidth_bytes_per_s=device.bandwidth_bytes_per_s,
+        l2_bytes=device.profile.l2_cache.si,
+        multiprocessors=device.profile.multiprocessors,
+        link_bytes_per_s=device.link_bytes_per_s,
+    )
+
+
+def _bounds(evaluation: Evaluation, device: Device) -> FloatArray:
+    rows = []
+    for index in range(len(evaluation.ops)):
+        found = limits(evaluation, index, device)
+        codes = np.array([BOUNDS.index(name) for name in found])
+        rows.append(codes[np.stack(list(found.values())).argmax(axis=0)])
+    return np.stack(rows)
+
+
+MODEL = CalibratedKernels()
