@@ -12,21 +12,22 @@ __all__ = ["MODELS", "CollectiveModel"]
 
 
 class CollectiveModel:
-    r"""Seven effective parameters for one topology, library and operation.
+    r"""Eight effective parameters for one topology, library and operation.
 
     A device sends :math:`V = f\,\frac{n-1}{n} M` bytes of a message of M bytes
     [1]_, with f = 2 for all-reduce and 1 for the others (send and receive:
     :math:`V = M`).  Bandwidth b rises from a share r of its final value, since
-    small messages use protocols of lower latency and bandwidth [2]_:
+    small messages use protocols of lower latency and bandwidth [2]_, and falls by c
+    where more than two devices no longer share one switch:
 
     .. math:: a = a_0\,(1 + a_n (n-2)),\qquad
-              b = e\,(n/2)^{b_n} B_{link}\left(1 - \frac{1-r}{1 + V/s}\right)
+              b = e\,c^{[n>2]}\,(n/2)^{b_n} B_{link}\left(1 - \frac{1-r}{1 + V/s}\right)
 
     .. math:: t = (a^p + (V/b)^p)^{1/p}
 
     Fitted to all device counts of one node at once, so that a count that was
     not measured is interpolated.  Across nodes the slowest link decides: fit
-    each (devices, devices per node) by itself with ``an = bn = 0``.
+    each (devices, devices per node) by itself with ``an = bn = 0``, ``ec = 1``.
 
     Parameters
     ----------
@@ -45,12 +46,13 @@ class CollectiveModel:
        protocols: LL, LL128 and Simple.
     """
 
-    sizes = ("bytes", "devices")
-    parameters = (
+    sizes: tuple[str, ...] = ("bytes", "devices")
+    parameters: tuple[Parameter, ...] = (
         Parameter("a0", 0.5e-6, 200e-6, 8e-6, "s", "latency with two devices"),
         Parameter("an", 0.0, 1.5, 0.15, "1", "growth of latency per further device"),
         Parameter("e", 0.002, 1.2, 0.6, "1", "share of link bandwidth reached with two devices"),
-        Parameter("bn", -4.0, 1.0, 0.1, "1", "exponent of bandwidth in devices"),
+        Parameter("ec", 0.05, 1.5, 1.0, "1", "bandwidth with more than two devices over that"),
+        Parameter("bn", -2.0, 1.0, 0.1, "1", "exponent of bandwidth in devices"),
         Parameter("p", 0.4, 8.0, 1.2, "1", "how abruptly bandwidth takes over from latency"),
         Parameter("r", 0.05, 1.0, 0.5, "1", "share of bandwidth that small messages reach"),
         Parameter("s", 1e3, 1e9, 4e6, "B", "sent bytes at which half of the rest is reached"),
@@ -98,6 +100,7 @@ class CollectiveModel:
         count = np.maximum(devices, 2.0)
         sent = self.sent_bytes(message, count)
         bandwidth = values["e"] * (count / 2.0) ** values["bn"] * chip.link_bytes_per_s
+        bandwidth = bandwidth * np.where(count > 2.0, values["ec"], 1.0)
         bandwidth = bandwidth * (1.0 - (1.0 - values["r"]) / (1.0 + sent / values["s"]))
         latency = values["a0"] * (1.0 + values["an"] * (count - 2.0))
         ratio = sent / bandwidth / latency
