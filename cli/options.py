@@ -124,8 +124,13 @@ _QUESTION = (
         help="Requests computed together.",
     ),
     click.option(
-        "--time-model", default="ideal", metavar="NAME", show_default=True,
-        shell_complete=time_models, help="Where seconds come from.",
+        "--time-model", metavar="NAME", shell_complete=time_models,
+        help="Where seconds come from: ideal or calibrated. "
+        "Default: calibrated where the GPU has a calibration.",
+    ),
+    click.option(
+        "--calibration", metavar="NAME|FILE",
+        help="Calibration instead of the GPU's default; gpus show GPU lists them.",
     ),
     click.option(
         "--runtime", default="cuda-graph", **_listed("eager", "compiled", "cuda-graph"),

@@ -108,7 +108,7 @@ def interval(times: PassTimes) -> dict[str, Any]:
             return None
         return [float(times.low_s[kind]), float(times.high_s[kind])]
 
-    kinds = ("same_stack", "any_stack")
+    kinds = ("any_stack", "same_stack")
     return {"ttft": {kind: band(kind) for kind in kinds}, "level": times.level}
 
 

@@ -73,6 +73,7 @@ def provenance(case: Case, times: PassTimes) -> dict[str, Any]:
         "time_model": case.time_model,
         "time": sorted(set(times.provenance)),
         "model_sources": [source.url for source in case.model.sources],
+        "evidence": times.evidence,
         "gpu_sources": sorted({source.url for source in case.gpu.sources.values()}),
     }
 

@@ -163,7 +163,7 @@ def _single(case: Case) -> Estimate:
         time_s=times_by_stage(rows, prefill_times, decode_rows, decode_times),
         interval_s=interval(prefill_times),
         provenance=provenance(case, prefill_times),
-        notes=notes_of(case, plan),
+        notes=(*notes_of(case, plan), *prefill_times.notes),
         ops=rows,
         ops_decode=decode_rows,
     )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -164,6 +164,7 @@ def build_kind(
     dtype: str,
     sha256: str,
     fitted: datetime.date,
+    fixed: Mapping[str, float] | None = None,
 ) -> KindFit:
     """Fit one kind, cross-validate it on whole groups and derive its bands.
 
@@ -177,6 +178,8 @@ def build_kind(
         The device.
     source, software, dtype, sha256, fitted
         Recorded with the fit.
+    fixed : mapping of str to float, optional
+        Parameters that are not fitted, beside the setup's.
 
     Returns
     -------
@@ -188,6 +191,7 @@ def build_kind(
         If there are too few rows.
     """
     setup = SETUPS[kind]
+    setup = replace(setup, fixed={**setup.fixed, **(fixed or {})})
     chip = chip_of(profile)
     samples = samples_of(setup, frame)
     model = kernel_model(setup.model, benchmark=True)

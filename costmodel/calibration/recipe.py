@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib.resources import files
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -11,16 +11,22 @@ from costmodel.catalog.yaml_files import read_yaml_mapping
 from costmodel.errors import SpecError
 from costmodel.specs.base import Spec
 
-__all__ = ["Borrow", "FitFrom", "Recipe", "load_recipes"]
+__all__ = ["Borrow", "FitFrom", "Recipe", "load_recipes", "load_stand_ins"]
+
+_WHERE = "recipes.yaml"
 
 
 class FitFrom(Spec):
-    """Rows of one kind: beginnings of source and software, formats, kernels."""
+    """Rows of one kind: beginnings of source and software, formats, kernels.
+
+    `fixed` sets parameters that are properties of the software and not fitted.
+    """
 
     source: str = ""
     software: str = ""
     dtypes: tuple[str, ...] = ()
     kernels: tuple[str, ...] = ()
+    fixed: dict[str, float] = Field(default_factory=dict)
 
 
 class Borrow(Spec):
@@ -91,18 +97,27 @@ class Recipe(Spec):
         return (*(borrow.from_ for borrow in self.borrow), *filled)
 
 
+def load_stand_ins() -> tuple[Borrow, ...]:
+    """Return which kind stands in for kinds that were measured nowhere, within a calibration."""
+    return tuple(Borrow.parse(item, _WHERE) for item in _data().get("stand_ins", []))
+
+
+def _data() -> dict[str, Any]:
+    return read_yaml_mapping(files("costmodel.calibration") / _WHERE, _WHERE)
+
+
 def load_recipes() -> dict[str, Recipe]:
     """Return the recipes of all shipped calibrations by name, in an order that can be built."""
-    where = "recipes.yaml"
-    data = read_yaml_mapping(files("costmodel.calibration") / where, where)
-    parsed = [Recipe.parse(item, where) for item in data.get("recipes", [])]
+    parsed = [Recipe.parse(item, _WHERE) for item in _data().get("recipes", [])]
     recipes = {recipe.name: recipe for recipe in parsed}
     ordered: dict[str, Recipe] = {}
     waiting = dict(recipes)
     while waiting:
         ready = [name for name, recipe in waiting.items() if set(recipe.needs) <= set(ordered)]
         if not ready:
-            raise SpecError(f"{where}: {', '.join(waiting)} wait for each other or for the unknown")
+            raise SpecError(
+                f"{_WHERE}: {', '.join(waiting)} wait for each other"
+            )
         for name in ready:
             ordered[name] = waiting.pop(name)
     return ordered

@@ -11,7 +11,7 @@ import numpy as np
 
 from costmodel.calibration.building import Stack, build_kind, chip_of, rows_of
 from costmodel.calibration.loading import load_timings
-from costmodel.calibration.recipe import Borrow, FitFrom, Recipe, load_recipes
+from costmodel.calibration.recipe import Borrow, FitFrom, Recipe, load_recipes, load_stand_ins
 from costmodel.calibration.schema import Timings
 from costmodel.calibration.setups import SETUPS
 from costmodel.calibration.writing import write_calibration
@@ -88,10 +88,18 @@ def build(
     }
     for borrow in recipe.borrow:
         for kind in borrow.names:
-            kinds.setdefault(kind, _borrowed(borrow, kind, done[borrow.from_]))
+            donor = done[borrow.from_].find(kind)
+            if donor is None:
+                raise CostModelError(f"{borrow.from_} has no {kind} to borrow")
+            kinds.setdefault(kind, _borrowed(borrow, donor))
     if recipe.fill:
         for fit in done[recipe.fill].kinds:
             kinds.setdefault(fit.kind, fit)
+    for stand_in in load_stand_ins():
+        for kind in stand_in.names:
+            donor = kinds.get(stand_in.from_)
+            if donor is not None and kind not in kinds:
+                kinds[kind] = _borrowed(stand_in, donor).model_copy(update={"kind": kind})
     return Calibration(
         name=recipe.name,
         device=recipe.device,
@@ -114,14 +122,17 @@ def _fit(
         for column in ("source", "software", "dtype")
     }
     return build_kind(
-        kind, frame, load_gpu(recipe.device), sha256=chosen[0].sha256, fitted=today, **labels
+        kind,
+        frame,
+        load_gpu(recipe.device),
+        sha256=chosen[0].sha256,
+        fitted=today,
+        fixed=source.fixed,
+        **labels,
     )
 
 
-def _borrowed(borrow: Borrow, kind: str, donor: Calibration) -> KindFit:
-    fit = donor.find(kind)
-    if fit is None:
-        raise CostModelError(f"{donor.name} has no {kind} to borrow")
+def _borrowed(borrow: Borrow, fit: KindFit) -> KindFit:
     low = tuple(float(value**borrow.widen) for value in fit.bands.low)
     high = tuple(float(value**borrow.widen) for value in fit.bands.high)
     bands = BandTable.model_validate({**fit.bands.model_dump(), "low": low, "high": high})

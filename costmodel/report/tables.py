@@ -195,7 +195,7 @@ def _fits(memory: dict[str, Any]) -> str:
 
 
 def _bands(interval_s: dict[str, Any]) -> str:
-    labels = {"same_stack": "same software", "any_stack": "any software"}
+    labels = {"any_stack": "any lab and software", "same_stack": "same software"}
     found = [
         f"{quantity(band[0], 's')} to {quantity(band[1], 's')} ({labels.get(kind, kind)})"
         for kind, band in interval_s["ttft"].items()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from costmodel.errors import UnknownNameError
 from costmodel.evaluation import Evaluation, FloatArray
@@ -44,6 +44,10 @@ class PassTimes:
         empty where nothing was measured.
     level : float, optional
         Probability the bands are meant to have.
+    evidence : dict
+        What the times rest on: calibration, and per kind source, software and error.
+    notes : tuple of str
+        Warnings, for people.
     """
 
     op_s: FloatArray
@@ -53,6 +57,8 @@ class PassTimes:
     low_s: dict[str, FloatArray] = field(default_factory=dict)
     high_s: dict[str, FloatArray] = field(default_factory=dict)
     level: float | None = None
+    evidence: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 class TimeModel(Protocol):

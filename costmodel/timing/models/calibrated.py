@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +32,7 @@ from costmodel.timing.roofline import limits
 __all__ = ["MODEL", "CalibratedKernels"]
 
 LEVEL = 0.9
+_NAMED = 4
 # A kind without any data runs at the datasheet roof or up to this much slower.
 _DATASHEET_HIGH = 2.5
 _DEFAULT_LAB_RATIO = 1.25
@@ -100,7 +103,58 @@ class CalibratedKernels:
             low_s={name: np.maximum(total - down, 0.0) for name, (down, _) in bands.items()},
             high_s={name: total + up for name, (_, up) in bands.items()},
             level=LEVEL,
+            evidence=_evidence(calibration, timed),
+            notes=_notes(evaluation, calibration, timed, device),
         )
+
+
+def _evidence(calibration: Calibration, timed: Sequence[_Timed]) -> dict[str, Any]:
+    used = {item.kind for item in timed}
+    return {
+        "calibration": calibration.name,
+        "title": calibration.title,
+        "date": calibration.date.isoformat(),
+        "kinds": {
+            fit.kind: {
+                "origin": fit.origin,
+                "device": fit.device,
+                "source": fit.source,
+                "software": fit.software,
+                "rows": fit.rows,
+                "mape_pct": fit.error.mape_pct if fit.error else None,
+                "rule": fit.rule,
+            }
+            for fit in calibration.kinds
+            if fit.kind in used
+        },
+    }
+
+
+def _notes(
+    evaluation: Evaluation, calibration: Calibration, timed: Sequence[_Timed], device: Device
+) -> tuple[str, ...]:
+    notes = [f"times calibrated on: {calibration.title}"]
+    if calibration.device != device.profile.name:
+        notes.append(f"{calibration.name} was fitted on another device and is scaled by datasheets")
+    rules = {
+        fit.rule: fit.kind
+        for fit in calibration.kinds
+        if fit.rule and any(item.kind == fit.kind for item in timed)
+    }
+    notes += [f"{kind} and the like: {rule}" for rule, kind in rules.items()]
+    for label, meaning in (
+        ("extrapolated", "outside the measured sizes, wider band"),
+        ("datasheet", "no measurement applies, datasheet roofline with a wide band"),
+    ):
+        names = [
+            op.name
+            for op, item in zip(evaluation.ops, timed, strict=True)
+            if item.provenance == label and op.kind != "host"
+        ]
+        if names:
+            more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+            notes.append(f"{meaning}: {', '.join(names[:_NAMED])}{more}")
+    return tuple(notes)
 
 
 def _calibration(device: Device, deployment: Deployment) -> Calibration:
