@@ -44,7 +44,7 @@ class MemoryBoundModel:
     sizes: tuple[str, ...] = ("read_bytes", "write_bytes", "rows", "cols")
     parameters: tuple[Parameter, ...] = (
         Parameter("t0", 0.2e-6, 10e-6, 1.5e-6, "s", "fixed cost of a kernel"),
-        Parameter("eb", 0.2, 1.1, 0.85, "1", "share of memory bandwidth reached"),
+        Parameter("eb", 0.1, 1.1, 0.85, "1", "share of memory bandwidth reached"),
         Parameter("ph", 0.05, 2.0, 0.5, "1", "share of the cache that keeps a kernel's data"),
         Parameter("lx", 1.0, 6.0, 2.0, "1", "cache bandwidth over memory bandwidth"),
         Parameter("oc", 0.5, 40.0, 2.0, "1", "full blocks in flight per multiprocessor"),
