@@ -63,7 +63,7 @@ class GemmModel:
     sizes: tuple[str, ...] = ("m", "n", "k")
     parameters: tuple[Parameter, ...] = (
         Parameter("e", 0.3, 1.05, 0.9, "1", "share of the matrix peak a full tile reaches"),
-        Parameter("eb", 0.3, 1.1, 0.85, "1", "share of memory bandwidth reached"),
+        Parameter("eb", 0.3, 1.0, 0.85, "1", "share of memory bandwidth reached"),
         Parameter("t0", 0.3e-6, 20e-6, 4e-6, "s", "fixed cost of a kernel"),
         Parameter("al", 0.0, 1.0, 0.5, "1", "how far a partial wave costs only its share"),
         Parameter("beta", 2.0, 400.0, 13.0, "1", "sharpness of the choice between kernels"),
@@ -72,7 +72,7 @@ class GemmModel:
         Parameter("tp", 20e-6, 5000e-6, 400e-6, "s", "duration at which that sets in"),
         Parameter("l2", 0.5e12, 20e12, 4.5e12, "B/s", "second-level cache bandwidth"),
         Parameter("sk", 0.2e-6, 20e-6, 3e-6, "s", "cost of reducing the parts of a split k"),
-        Parameter("wr", 1.0, 3.0, 1.1, "1", "cost of a written byte over a read one"),
+        Parameter("wr", 1.0, 1.5, 1.1, "1", "cost of a written byte over a read one"),
         Parameter("pn", 1.5, 8.0, 4.0, "1", "how well computing and loading overlap"),
         Parameter("phi", 0.05, 3.0, 0.5, "1", "share of the cache repetitions can use"),
         Parameter("lh", 1.0, 20.0, 4.0, "1", "bandwidth of left-over operands over memory's"),
@@ -175,6 +175,14 @@ class GemmModel:
         -------
         ndarray
             [s].
+
+        Examples
+        --------
+        >>> chip = Chip(312e12, 2039e9, 40 * 2**20, 108, 300e9)
+        >>> values = {parameter.name: parameter.start for parameter in MODEL.parameters}
+        >>> shapes = {"m": np.array([1.0, 2048.0]), "n": np.array(4096.0), "k": np.array(4096.0)}
+        >>> (1e6 * MODEL.time_s(values, shapes, chip)).round().tolist()
+        [27.0, 304.0]
         """
         names = [*self.sizes, *(["batch"] if "batch" in shapes else [])]
         columns = np.broadcast_arrays(*(np.asarray(shapes[name], float) for name in names))
