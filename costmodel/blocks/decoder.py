@@ -259,7 +259,7 @@ def embedding(hidden: Expr, merged: Expr | None, style: Style) -> list[Op]:
     list of Op
     """
     b, d = sym("b"), sym("d")
-    ops = [copy("embed_tokens", "llm", rows=b * hidden, cols=d, read_bytes=sym("bo"))]
+    ops = [copy("embed_tokens", "llm", rows=b * hidden, cols=d, read_bytes=sym("bo"), gather=True)]
     if style.tp > 1:
         ops.append(
             collective("embed_all_reduce", "llm", op="all_reduce", rows=b * hidden, cols=d)

@@ -117,10 +117,15 @@ def rows_of(kind: str, timings: Sequence[Timings], stack: Stack) -> pd.DataFrame
     if setup.timings == "memory_bound":
         moved = elementwise_sizes(frame)
         chosen = (moved["kind"] == kind).to_numpy()
-        frame = moved[chosen].assign(model=frame["model"].to_numpy()[chosen])
+        labels = {name: frame[name].to_numpy()[chosen] for name in ("model", "tp")}
+        frame = moved[chosen].assign(**labels)
     else:
         frame = setup.rows(kind, frame).assign(time_s=lambda f: f["time_us"] * 1e-6)
+        if setup.timings == "collective":
+            frame = frame[frame["n_gpus"] == frame["gpus_per_node"]]
+            frame = frame.assign(octave=(2 * np.log2(frame["bytes"])).round())
         frame = frame.rename(columns=dict(setup.rename))
+    frame = frame[frame["time_s"] >= setup.least_fitted_s]
     keys = list(dict.fromkeys([*setup.sizes, *setup.group]))
     grouped = frame.groupby(keys, dropna=False, sort=True)["time_s"]
     return grouped.agg(time_s="median", measurements="size").reset_index()

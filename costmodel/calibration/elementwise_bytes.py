@@ -85,7 +85,7 @@ OPERATORS: Mapping[str, Moved] = {
     "add": Moved("add", 2, 1),
     "mlp_act": Moved("gelu", 1, 1),
     "attn_rope": Moved("rotary", 1, 1),
-    "emb": Moved("copy", 1, 1),
+    "emb": Moved("gather", 1, 1),
     "softmax": Moved("softmax", 1, 1),
     "layernorm": Moved("layernorm", 1, 1),
     "gelu": Moved("gelu", 1, 1),

@@ -45,7 +45,7 @@ def target_of(kind: str, gpu: str) -> tuple[float, float] | None:
 
     Examples
     --------
-    >>> target_of("rmsnorm", "h100-sxm"), target_of("copy", "a40")
+    >>> target_of("rmsnorm", "h100-sxm"), target_of("gather", "a40")
     ((14.0, 10.0), None)
     """
     if kind == "rmsnorm" and gpu.lower().startswith("h100"):

@@ -33,7 +33,7 @@ FIXED: Mapping[str, Mapping[str, float]] = {
     "softmax": _BYTES_ONLY,
     "activation": {"oc": 2.0},
     "rotary": {"lx": 1.0, "lm": 1.0},
-    "copy": {"lx": 1.0},
+    "gather": {"lx": 1.0},
 }
 """Parameters that are not fitted, by kind.
 

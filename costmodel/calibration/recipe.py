@@ -115,9 +115,7 @@ def load_recipes() -> dict[str, Recipe]:
     while waiting:
         ready = [name for name, recipe in waiting.items() if set(recipe.needs) <= set(ordered)]
         if not ready:
-            raise SpecError(
-                f"{_WHERE}: {', '.join(waiting)} wait for each other"
-            )
+            raise SpecError(f"{_WHERE}: {', '.join(waiting)} wait for each other")
         for name in ready:
             ordered[name] = waiting.pop(name)
     return ordered

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from costmodel.calibration.memory_samples import FIXED
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -50,6 +52,8 @@ class Setup:
         Columns of timings that are called otherwise in the model.
     max_rows : int
         Rows a fit uses; more are thinned.
+    least_fitted_s : float
+        Shorter rows are not used at all.
     min_time_s : float
         Shorter rows are not judged: clocks of some sources tick in microseconds.
     """
@@ -68,6 +72,7 @@ class Setup:
     fixed: Mapping[str, float] = field(default_factory=dict)
     min_time_s: float = 10e-6
     max_rows: int = 4000
+    least_fitted_s: float = 0.0
     where: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
     rename: Mapping[str, str] = field(default_factory=dict)
 
@@ -94,13 +99,16 @@ def _gemm(model: str, dtypes: tuple[object, ...], residual: tuple[float, ...] | 
     )
 
 
-def _memory_bound(edges: tuple[float, ...] = (20e-6, 100e-6)) -> Setup:
+def _memory_bound(kind: str) -> Setup:
     return Setup(
         timings="memory_bound",
         model="rows_and_bytes",
         sizes=("read_bytes", "write_bytes", "rows", "cols"),
-        group=("cols", "model"),
-        band_edges=edges,
+        group=("cols", "model", "tp"),
+        band_edges=(20e-6, 100e-6),
+        fixed=FIXED.get(kind, {}),
+        # Clocks tick in microseconds: shorter times are rounded by more than a sixth.
+        least_fitted_s=3e-6,
     )
 
 
@@ -109,7 +117,7 @@ def _collective(model: str, ops: tuple[object, ...]) -> Setup:
         timings="collective",
         model=model,
         sizes=("bytes", "devices"),
-        group=("devices",),
+        group=("octave", "devices"),
         where={"op": ops},
         rename={"n_gpus": "devices"},
     )
@@ -120,8 +128,8 @@ SETUPS: dict[str, Setup] = {
     "gemm_w8a16": _gemm("tile_wave_w8a16", ("w8a16",), None),
     "gemm_w4a16": _gemm("tile_wave_w4a16", ("w4a16",), None),
     **{
-        kind: _memory_bound()
-        for kind in ("rmsnorm", "layernorm", "activation", "rotary", "add", "copy")
+        kind: _memory_bound(kind)
+        for kind in ("rmsnorm", "layernorm", "activation", "gelu", "rotary", "add", "gather")
     },
     "all_reduce": _collective("ring_all_reduce", ("all_reduce", "custom_all_reduce")),
     "all_gather": _collective("ring_all_gather", ("all_gather",)),

@@ -190,7 +190,8 @@ def activation(
             read, write, kernels = read + 2 * ba, write + ba, kernels + 1
     return elementwise(
         name, stage, rows=rows, cols=cols, read=read, write=write, flops_per_element=flops,
-        launches=kernels, repeat=repeat, live=live, held=held, primitive="activation",
+        launches=kernels, repeat=repeat, live=live, held=held,
+        primitive="activation" if gated else "gelu",
     )  # fmt: skip
 
 
@@ -257,6 +258,7 @@ def copy(
     passes: Expr = ONE,
     repeat: Expr = ONE,
     read_bytes: Expr | None = None,
+    gather: bool = False,
     held: Expr = ZERO,
     note: str = "",
 ) -> Op:
@@ -270,6 +272,8 @@ def copy(
         Times each element is read and written.
     read_bytes : Expr, optional
         Bytes of one element read, if not an activation's [B].
+    gather : bool
+        Whether rows are picked by an index.
 
     Returns
     -------
@@ -285,5 +289,5 @@ def copy(
     return elementwise(
         name, stage, rows=rows, cols=cols, read=passes * read, write=passes * ba,
         flops_per_element=ZERO, launches=launches, kind="copy", repeat=repeat, live=read + ba,
-        held=held, primitive="copy", note=note,
+        held=held, primitive="gather" if gather else "copy", note=note,
     )  # fmt: skip

@@ -40,7 +40,17 @@ OpKind = Literal[
 """
 
 Primitive = Literal[
-    "rmsnorm", "layernorm", "activation", "rotary", "add", "copy", "softmax", "reduction", "other"
+    "rmsnorm",
+    "layernorm",
+    "activation",
+    "gelu",
+    "rotary",
+    "add",
+    "copy",
+    "gather",
+    "softmax",
+    "reduction",
+    "other",
 ]
 """Kernel family of memory-bound work."""
 

@@ -14,6 +14,7 @@ from costmodel.symbols import sym
 __all__ = ["KindSizes", "kind_of"]
 
 _ATTENTION_SIZES = ("batch", "q_len", "kv_len", "heads", "kv_heads", "head_dim")
+_FUSED_KERNELS = ("rmsnorm", "layernorm", "activation", "gelu", "rotary")
 _WEIGHT_ONLY = {"int8": "gemm_w8a16", "fp8": "gemm_w8a16", "int4": "gemm_w4a16"}
 
 
@@ -75,7 +76,9 @@ def kind_of(evaluation: Evaluation, index: int, deployment: Deployment) -> KindS
         "rows": shape["rows"],
         "cols": shape["cols"],
     }
-    return KindSizes(op.primitive, sizes, kernels)
+    # An unfused operator of several kernels is a chain of plain elementwise ones.
+    several = op.primitive in _FUSED_KERNELS and (kernels > 1).any()
+    return KindSizes("add" if several else op.primitive, sizes, kernels)
 
 
 def _gemm_kind(op: Op, deployment: Deployment) -> str:

@@ -41,7 +41,7 @@ class RandomSampling(Method):
                     cols=Integer(1), read=ZERO, write=_INDEX_BYTES, flops_per_element=Integer(1),
                 ),
                 copy(f"{image.label}.gather", "compression", rows=problems * image.kept,
-                     cols=chosen.width),
+                     cols=chosen.width, gather=True),
             ]  # fmt: skip
         return chosen.plan(context, self.name, ops=tuple(ops))
 

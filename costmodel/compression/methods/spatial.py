@@ -30,7 +30,7 @@ class SpatialSampling(Method):
         chosen = select(params, context, self.name)
         ops = tuple(
             copy(f"{image.label}.gather", "compression",
-                 rows=sym("b") * image.units * image.kept, cols=chosen.width)
+                 rows=sym("b") * image.units * image.kept, cols=chosen.width, gather=True)
             for image in chosen.images
         )  # fmt: skip
         return chosen.plan(context, self.name, ops=ops)
