@@ -105,13 +105,15 @@ class FlashModel:
     arXiv 2407.08608.
     """
 
-    sizes = ("batch", "q_len", "kv_len", "heads", "kv_heads", "head_dim")
+    sizes: tuple[str, ...] = ("batch", "q_len", "kv_len", "heads", "kv_heads", "head_dim")
 
     def __init__(self, *, causal: bool) -> None:
         self.causal = causal
         self.name = "flash_causal" if causal else "flash_encoder"
         self.kind = "attention_prefill" if causal else "attention_encoder"
-        self.parameters = _COMMON + (_CAUSAL if causal else _ENCODER) + _STRUCTURE
+        self.parameters: tuple[Parameter, ...] = (
+            _COMMON + (_CAUSAL if causal else _ENCODER) + _STRUCTURE
+        )
 
     def prepare(self, shapes: Shapes, chip: Chip) -> Callable[[Mapping[str, float]], FloatArray]:
         """Return a function of the parameters alone, for repeated evaluation in a fit.

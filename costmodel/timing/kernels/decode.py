@@ -70,8 +70,8 @@ class DecodeModel:
 
     name = "flash_decode"
     kind = "attention_decode"
-    sizes = ("batch", "kv_len", "heads", "kv_heads", "head_dim")
-    parameters = (
+    sizes: tuple[str, ...] = ("batch", "kv_len", "heads", "kv_heads", "head_dim")
+    parameters: tuple[Parameter, ...] = (
         Parameter("e", 0.05, 1.05, 0.6, "1", "share of the matrix peak of a full tile"),
         Parameter("eh", -1.0, 1.0, 0.0, "1", "power with which that share grows with head dim"),
         Parameter("tb", 0.05e-6, 20e-6, 1.5e-6, "s", "start and end of a work item"),
@@ -95,6 +95,8 @@ class DecodeModel:
 
     def __init__(self, *, cold_cache: bool = True) -> None:
         self.cold_cache = cold_cache
+        # Name by which all kernel models say which of two variants they are.
+        self.cold_weights = cold_cache
 
     def prepare(self, shapes: Shapes, chip: Chip) -> Callable[[Mapping[str, float]], FloatArray]:
         """Return a function of the parameters alone, for repeated evaluation in a fit.
