@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from costmodel.calibration.attention_stacks import settings_of
 from costmodel.calibration.bands import bands_from_residuals
 from costmodel.calibration.elementwise_bytes import elementwise_sizes
 from costmodel.calibration.fitting import Samples, fit, group_folds
@@ -114,6 +115,7 @@ def rows_of(kind: str, timings: Sequence[Timings], stack: Stack) -> pd.DataFrame
     frame = pd.concat(frames) if frames else pd.DataFrame()
     if frame.empty:
         return frame
+    kernel = ""
     if setup.timings == "memory_bound":
         moved = elementwise_sizes(frame)
         chosen = (moved["kind"] == kind).to_numpy()
@@ -121,6 +123,9 @@ def rows_of(kind: str, timings: Sequence[Timings], stack: Stack) -> pd.DataFrame
         frame = moved[chosen].assign(**labels)
     else:
         frame = setup.rows(kind, frame).assign(time_s=lambda f: f["time_us"] * 1e-6)
+        if "kernel" in frame and len(frame):
+            kernel = str(frame["kernel"].mode()[0])
+            frame = frame[frame["kernel"] == kernel]
         if setup.timings == "collective":
             frame = frame[frame["n_gpus"] == frame["gpus_per_node"]]
             frame = frame.assign(octave=(2 * np.log2(frame["bytes"])).round())
@@ -128,7 +133,9 @@ def rows_of(kind: str, timings: Sequence[Timings], stack: Stack) -> pd.DataFrame
     frame = frame[frame["time_s"] >= setup.least_fitted_s]
     keys = list(dict.fromkeys([*setup.sizes, *setup.group]))
     grouped = frame.groupby(keys, dropna=False, sort=True)["time_s"]
-    return grouped.agg(time_s="median", measurements="size").reset_index()
+    result = grouped.agg(time_s="median", measurements="size").reset_index()
+    result.attrs["kernel"] = kernel
+    return result
 
 
 def roofline_s(kind: str, frame: pd.DataFrame, chip: Chip) -> FloatArray:
@@ -140,8 +147,8 @@ def roofline_s(kind: str, frame: pd.DataFrame, chip: Chip) -> FloatArray:
         moved = column(frame, "read_bytes") + column(frame, "write_bytes")
         return np.asarray(moved / chip.bandwidth_bytes_per_s, dtype=np.float64)
     whole = frame.assign(causal=kind == "attention_prefill")
-    if "batch" not in whole:
-        whole = whole.assign(batch=1)
+    # A product of weights has one operand of each, a decode step one query.
+    whole = whole.assign(**{name: 1 for name in ("batch", "q_len") if name not in whole})
     flops = FLOPS[setup.timings](whole)
     moved = BYTES[setup.timings](whole, 2.0, _WEIGHT_BYTES.get(kind, 2.0))
     return np.maximum(flops / chip.peak_flops_per_s, moved / chip.bandwidth_bytes_per_s)
@@ -196,9 +203,10 @@ def build_kind(
         If there are too few rows.
     """
     setup = SETUPS[kind]
-    setup = replace(setup, fixed={**setup.fixed, **(fixed or {})})
     chip = chip_of(profile)
     samples = samples_of(setup, frame)
+    known = settings_of(kind, frame.attrs["kernel"], samples) if frame.attrs.get("kernel") else {}
+    setup = replace(setup, fixed={**setup.fixed, **known, **(fixed or {})})
     model = kernel_model(setup.model, benchmark=True)
     predicted, corrected = _out_of_fold(setup, samples, chip)
     scales = setup.near
@@ -278,7 +286,10 @@ def _residual(
     setup: Setup, scales: Sequence[float], samples: Samples, log_ratio: FloatArray
 ) -> Residual:
     places = coordinates(samples.shapes, setup.sizes)
-    return fit_residual(places, log_ratio, scales=scales, max_points=setup.residual_points)
+    return fit_residual(
+        places, log_ratio, scales=scales, max_points=setup.residual_points,
+        noise_ratio=setup.residual_noise,
+    )  # fmt: skip
 
 
 def _table(setup: Setup, residual: Residual | None) -> ResidualTable | None:

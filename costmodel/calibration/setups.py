@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from costmodel.calibration.attention_stacks import RESIDUAL_NOISE, RESIDUAL_SCALES
 from costmodel.calibration.memory_samples import FIXED
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ class Setup:
         Parameters that are not fitted.
     residual_points : int
         Places the correction keeps.
+    residual_noise : float
+        Scatter of single rows over what neighbours share.
     where : dict of str to values
         Columns and the values that rows of this kind have.
     rename : dict of str to str
@@ -69,6 +72,7 @@ class Setup:
     residual: tuple[float, ...] | None = None
     near: tuple[float, ...] | None = None
     residual_points: int = 400
+    residual_noise: float = 0.8
     fixed: Mapping[str, float] = field(default_factory=dict)
     min_time_s: float = 10e-6
     max_rows: int = 4000
@@ -112,6 +116,23 @@ def _memory_bound(kind: str) -> Setup:
     )
 
 
+def _attention(kind: str, model: str, run: str) -> Setup:
+    lengths = ("kv_len",) if kind == "attention_decode" else ("q_len", "kv_len")
+    sizes = ("batch", *lengths, "heads", "kv_heads", "head_dim")
+    return Setup(
+        timings=kind,
+        model=model,
+        sizes=sizes,
+        group=("heads", "kv_heads", "head_dim"),
+        run=run,
+        seen=tuple(size for size in sizes if size not in (run, "q_len")),
+        band_edges=(20e-6, 50e-6, 200e-6, 1e-3),
+        residual=RESIDUAL_SCALES[kind],
+        residual_noise=RESIDUAL_NOISE,
+        max_rows=2500,
+    )
+
+
 def _collective(model: str, ops: tuple[object, ...]) -> Setup:
     return Setup(
         timings="collective",
@@ -131,6 +152,9 @@ SETUPS: dict[str, Setup] = {
         kind: _memory_bound(kind)
         for kind in ("rmsnorm", "layernorm", "activation", "gelu", "rotary", "add", "gather")
     },
+    "attention_prefill": _attention("attention_prefill", "flash_causal", "kv_len"),
+    "attention_encoder": _attention("attention_encoder", "flash_encoder", "kv_len"),
+    "attention_decode": _attention("attention_decode", "flash_decode", "kv_len"),
     "all_reduce": _collective("ring_all_reduce", ("all_reduce", "custom_all_reduce")),
     "all_gather": _collective("ring_all_gather", ("all_gather",)),
 }
