@@ -1,0 +1,255 @@
+"""Measured timings against what calibrations predict for them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from costmodel.calibration.building import Stack, chip_of, roofline_s, rows_of
+from costmodel.calibration.loading import load_timings
+from costmodel.calibration.report import Problem
+from costmodel.calibration.setups import SETUPS
+from costmodel.calibration.stacks import (
+    StackRows,
+    choose_calibration,
+    is_same_stack,
+    of_gpu,
+    split_stacks,
+)
+from costmodel.catalog.calibrations import load_calibration
+from costmodel.catalog.hardware import load_gpu
+from costmodel.errors import InputError
+from costmodel.specs.calibration import Calibration, KindFit
+from costmodel.specs.hardware import HardwareProfile
+from costmodel.timing.kernels.base import Chip, FloatArray
+from costmodel.timing.prediction import band_ratios, distance_outside, kernel_time_s
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["MIN_TIME_US", "Errors", "Judged", "Validation", "own_devices", "validate_timings"]
+
+MIN_TIME_US = 10.0
+"""Shorter times are not judged: the clocks of some sources tick in microseconds [us]."""
+
+
+@dataclass(frozen=True)
+class Errors:
+    """How far predictions are from measurements; None where there is nothing to judge.
+
+    Attributes
+    ----------
+    n : int
+        Shapes judged, each by the median of its measurements.
+    mape_pct, median_ape_pct, p90_ape_pct : float, optional
+        Mean, median and 90th percentile of the absolute error [%].
+    bias_pct : float, optional
+        Mean of predicted over measured time less one [%].
+    coverage90_pct : float, optional
+        Share of measured times within the 90 % band [%].
+    roofline_mape_pct : float, optional
+        Mean absolute error of the datasheet roofline [%].
+    """
+
+    n: int
+    mape_pct: float | None = None
+    median_ape_pct: float | None = None
+    p90_ape_pct: float | None = None
+    bias_pct: float | None = None
+    coverage90_pct: float | None = None
+    roofline_mape_pct: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """One kind on one stack.
+
+    Attributes
+    ----------
+    stack : StackRows
+        Device, kind, source, software and format.
+    calibration : str, optional
+        What predicted; None where no calibration of the device has the kind.
+    same_stack : bool
+        Whether that was fitted on rows of this device, laboratory and framework.
+    in_sample : bool
+        Whether the fit names one of these very files: then its error is that of a fit, and
+        `cv_mape_pct` says what to expect of other shapes.
+    cv_mape_pct : float, optional
+        Cross-validated error that the calibration states [%].
+    errors : Errors
+        Over `points`.
+    points : pandas.DataFrame
+        Judged shapes: sizes, ``time_s``, ``roofline_s`` and, where predicted,
+        ``predicted_s``, ``low_s`` and ``high_s`` [s].
+    """
+
+    stack: StackRows
+    calibration: str | None
+    same_stack: bool
+    in_sample: bool
+    cv_mape_pct: float | None
+    errors: Errors
+    points: pd.DataFrame
+
+
+@dataclass(frozen=True, eq=False)
+class Validation:
+    """All groups of some timing files.
+
+    Attributes
+    ----------
+    groups : tuple of Judged
+        By device and kind.
+    overall, same_stack : Errors
+        Over the shapes of all predicted groups, and of those predicted by a calibration of
+        their own stack.
+    min_time_us : float
+        Shorter times were not judged [us].
+    problems : tuple of Problem
+        Rows that were dropped or need notice.
+    """
+
+    groups: tuple[Judged, ...]
+    overall: Errors
+    same_stack: Errors
+    min_time_us: float
+    problems: tuple[Problem, ...]
+
+
+def own_devices(gpu: str | os.PathLike[str] | None) -> dict[str, HardwareProfile]:
+    """Return the profile of `gpu` by the names that a timing file may use for it."""
+    if gpu is None:
+        return {}
+    profile = load_gpu(gpu)
+    return dict.fromkeys((os.fspath(gpu), profile.name, *profile.aliases), profile)
+
+
+def validate_timings(
+    paths: Iterable[str | os.PathLike[str]],
+    *,
+    gpu: str | os.PathLike[str] | None = None,
+    calibration: str | os.PathLike[str] | None = None,
+    min_time_us: float = MIN_TIME_US,
+) -> Validation:
+    """Predict every measured shape and compare.
+
+    Parameters
+    ----------
+    paths : iterable of path
+        Timing files of any known format.
+    gpu : str or path, optional
+        Device of rows whose file does not say; only its rows are judged.
+    calibration : str or path, optional
+        Used for every group, instead of the best match.
+    min_time_us : float
+        Shorter times are not judged [us].
+
+    Returns
+    -------
+    Validation
+
+    Raises
+    ------
+    CostModelError
+        If a file cannot be used, a name is unknown or no row is left.
+    """
+    if not (np.isfinite(min_time_us) and min_time_us >= 0):
+        raise InputError("min-time-us", min_time_us, "a number of microseconds from 0")
+    devices = own_devices(gpu)
+    timings, report = load_timings(paths, gpu=gpu, profiles=devices)
+    if gpu is not None:
+        timings = of_gpu(timings, load_gpu(gpu).name)
+        if not timings:
+            raise InputError("gpu", os.fspath(gpu), "a device that the files have rows of")
+    stacks, unknown = split_stacks(timings)
+    used = {name: devices.get(name) or load_gpu(name) for name in {s.gpu for s in stacks}}
+    given = {
+        name: None if calibration is None else load_calibration(calibration, profile)
+        for name, profile in used.items()
+    }
+    groups = tuple(
+        _judge(stack, used[stack.gpu], given[stack.gpu], min_time_us) for stack in stacks
+    )
+    return Validation(
+        groups=groups,
+        overall=_over([group for group in groups if group.calibration is not None]),
+        same_stack=_over([group for group in groups if group.same_stack]),
+        min_time_us=min_time_us,
+        problems=(*report.problems, *unknown),
+    )
+
+
+def _judge(
+    stack: StackRows,
+    profile: HardwareProfile,
+    given: Calibration | None,
+    min_time_us: float,
+) -> Judged:
+    chip = chip_of(profile)
+    frame = rows_of(stack.kind, stack.timings, Stack(stack.gpu))
+    frame = frame[frame["time_s"] >= min_time_us * 1e-6].reset_index(drop=True)
+    frame = frame.assign(roofline_s=roofline_s(stack.kind, frame, chip) if len(frame) else [])
+    found = choose_calibration(stack, profile, given)
+    if found is None:
+        return Judged(stack, None, False, False, None, _errors(frame), frame)
+    calibration, fit = found
+    same = is_same_stack(fit, stack)
+    frame = _predict(stack.kind, fit, frame, chip)
+    return Judged(
+        stack=stack,
+        calibration=calibration.name,
+        same_stack=same,
+        in_sample=same and fit.sha256 in {item.sha256 for item in stack.timings},
+        cv_mape_pct=fit.error.mape_pct if fit.error else None,
+        errors=_errors(frame),
+        points=frame,
+    )
+
+
+def _predict(kind: str, fit: KindFit, frame: pd.DataFrame, chip: Chip) -> pd.DataFrame:
+    sizes = {name: frame[name].to_numpy(dtype=np.float64) for name in SETUPS[kind].sizes}
+    if not len(frame):
+        return frame.assign(predicted_s=[], low_s=[], high_s=[])
+    predicted = kernel_time_s(fit, sizes, chip, benchmark=True)
+    low, high = band_ratios(fit, sizes, predicted, distance_outside(fit, sizes))
+    return frame.assign(predicted_s=predicted, low_s=low * predicted, high_s=high * predicted)
+
+
+def _over(groups: Sequence[Judged]) -> Errors:
+    import pandas as pd
+
+    parts = [group.points for group in groups if group.errors.n]
+    return _errors(pd.concat(parts)) if parts else Errors(0)
+
+
+def _errors(points: pd.DataFrame) -> Errors:
+    if points.empty:
+        return Errors(0)
+
+    def values(name: str) -> FloatArray:
+        return points[name].to_numpy(dtype=np.float64)
+
+    measured = values("time_s")
+    roofline = _percent(np.abs(values("roofline_s") / measured - 1.0).mean())
+    if "predicted_s" not in points:
+        return Errors(len(points), roofline_mape_pct=roofline)
+    error = values("predicted_s") / measured - 1.0
+    inside = (measured >= values("low_s")) & (measured <= values("high_s"))
+    return Errors(
+        n=len(points),
+        mape_pct=_percent(np.abs(error).mean()),
+        median_ape_pct=_percent(np.median(np.abs(error))),
+        p90_ape_pct=_percent(np.quantile(np.abs(error), 0.9)),
+        bias_pct=_percent(error.mean()),
+        coverage90_pct=_percent(inside.mean()),
+        roofline_mape_pct=roofline,
+    )
+
+
+def _percent(ratio: float | np.floating[Any]) -> float:
+    return round(100.0 * float(ratio), 3)
