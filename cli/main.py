@@ -16,6 +16,7 @@ COMMANDS = {
     "compare": "Compare compression methods at the same number of kept tokens.",
     "formulas": "Print the formula of every operator.",
     "roofline": "Draw every operator under the device's roofline.",
+    "calibrate": "Fit kernel times to your own measurements.",
     "validate": "Compare predicted kernel times with measured ones.",
     "completion": "Print the completion script of a shell.",
 }

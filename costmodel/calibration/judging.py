@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from costmodel.calibration.building import Stack, chip_of, roofline_s, rows_of
 from costmodel.calibration.loading import load_timings
-from costmodel.calibration.report import Problem
+from costmodel.calibration.report import Problem, Tally
 from costmodel.calibration.setups import SETUPS
 from costmodel.calibration.stacks import (
     StackRows,
@@ -72,6 +72,8 @@ class Judged:
     ----------
     stack : StackRows
         Device, kind, source, software and format.
+    kernel : str
+        Implementation of attention that is judged: the one with the most rows.
     calibration : str, optional
         What predicted; None where no calibration of the device has the kind.
     same_stack : bool
@@ -89,6 +91,7 @@ class Judged:
     """
 
     stack: StackRows
+    kernel: str
     calibration: str | None
     same_stack: bool
     in_sample: bool
@@ -180,7 +183,7 @@ def validate_timings(
         overall=_over([group for group in groups if group.calibration is not None]),
         same_stack=_over([group for group in groups if group.same_stack]),
         min_time_us=min_time_us,
-        problems=(*report.problems, *unknown),
+        problems=(*report.problems, *unknown, *_other_kernels(groups)),
     )
 
 
@@ -192,16 +195,18 @@ def _judge(
 ) -> Judged:
     chip = chip_of(profile)
     frame = rows_of(stack.kind, stack.timings, Stack(stack.gpu))
+    kernel = str(frame.attrs.get("kernel", ""))
     frame = frame[frame["time_s"] >= min_time_us * 1e-6].reset_index(drop=True)
     frame = frame.assign(roofline_s=roofline_s(stack.kind, frame, chip) if len(frame) else [])
     found = choose_calibration(stack, profile, given)
     if found is None:
-        return Judged(stack, None, False, False, None, _errors(frame), frame)
+        return Judged(stack, kernel, None, False, False, None, _errors(frame), frame)
     calibration, fit = found
     same = is_same_stack(fit, stack)
     frame = _predict(stack.kind, fit, frame, chip)
     return Judged(
         stack=stack,
+        kernel=kernel,
         calibration=calibration.name,
         same_stack=same,
         in_sample=same and fit.sha256 in {item.sha256 for item in stack.timings},
@@ -209,6 +214,20 @@ def _judge(
         errors=_errors(frame),
         points=frame,
     )
+
+
+def _other_kernels(groups: Iterable[Judged]) -> Iterator[Problem]:
+    """Rows of implementations that a stack uses for few shapes, which fits leave out as well."""
+    for group in groups:
+        for item in group.stack.timings:
+            if not (main := group.kernel):
+                continue
+            others = item.frame[item.frame["kernel"] != main]
+            tally = Tally(item.path)
+            for kernel, rows in others.groupby("kernel", sort=True):
+                reason = f"{group.stack.kind} of kernel {kernel}: only {main} is judged"
+                tally.add(reason, rows.index.to_numpy())
+            yield from tally.problems()
 
 
 def _predict(kind: str, fit: KindFit, frame: pd.DataFrame, chip: Chip) -> pd.DataFrame:

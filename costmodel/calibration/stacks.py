@@ -125,6 +125,8 @@ def _kinds(item: Timings) -> tuple[npt.NDArray[np.object_], list[Problem]]:
         for kind, setup in SETUPS.items():
             if setup.timings == item.kind:
                 kinds[setup.rows(kind, numbered).index] = kind
+        if item.kind == "collective":
+            kinds[(numbered["n_gpus"] != numbered["gpus_per_node"]).to_numpy()] = ""
     for label, rows in _unknown(item, frame[kinds == ""]):
         tally.add(f"no kernel model of {label}", rows.index.to_numpy())
     return kinds, tally.problems()
@@ -134,6 +136,10 @@ def _unknown(item: Timings, frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataF
     if item.kind == "gemm":
         for (dtype, several), rows in frame.groupby(["dtype", frame["batch"] > 1], sort=True):
             yield f"{'batched ' if several else ''}gemm {dtype}", rows
+        return
+    if item.kind == "collective":
+        for (op, wide), rows in frame.groupby(["op", frame["n_gpus"] > frame["gpus_per_node"]]):
+            yield f"{op}{' across nodes' if wide else ''}", rows
         return
     for value, rows in frame.groupby("op" if "op" in frame else "dtype", sort=True):
         yield f"{item.kind} {value}", rows

@@ -1,0 +1,277 @@
+"""A calibration from the timing files of one's own card."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from costmodel.calibration.building import Stack, build_kind, rows_of
+from costmodel.calibration.dtypes import dtype_name
+from costmodel.calibration.judging import own_devices
+from costmodel.calibration.loading import load_timings
+from costmodel.calibration.report import Problem
+from costmodel.calibration.setups import SETUPS
+from costmodel.calibration.stacks import StackRows, of_gpu, split_stacks
+from costmodel.catalog.calibrations import load_calibration
+from costmodel.catalog.hardware import load_gpu
+from costmodel.errors import CostModelError, InputError
+from costmodel.specs.calibration import BandTable, Calibration, KindFit
+from costmodel.specs.hardware import HardwareProfile
+from costmodel.timing.kernels.base import Parameter
+from costmodel.timing.kernels.registry import kernel_model
+
+__all__ = ["LeftOut", "OwnCalibration", "OwnFit", "calibrate"]
+
+Progress = Callable[[str, int, int], None]
+"""Called with the kind that is being fitted, its number from 0, and how many there are."""
+
+_OTHER_DEVICE_WIDEN = 1.5
+"""Factor on the logarithm of bands of kinds from another device, as in shipped transfers."""
+
+
+@dataclass(frozen=True)
+class OwnFit:
+    """One kind that was fitted.
+
+    Attributes
+    ----------
+    stack : StackRows
+        The rows.
+    fit : KindFit
+        What they gave.
+    at_bound : tuple of str
+        Parameters that ended at the edge of their range: the rows do not identify them.
+    """
+
+    stack: StackRows
+    fit: KindFit
+    at_bound: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Rows that were not fitted, and why."""
+
+    stack: StackRows
+    reason: str
+
+
+@dataclass(frozen=True)
+class OwnCalibration:
+    """A calibration and how it came about.
+
+    Attributes
+    ----------
+    calibration : Calibration
+        To be written.
+    fitted : tuple of OwnFit
+        Kinds with rows.
+    left_out : tuple of LeftOut
+        Other stacks, and kinds with too few rows.
+    taken : tuple of str
+        Kinds from the base.
+    datasheet : tuple of str
+        Kinds with neither, for which estimates fall back to the datasheet.
+    problems : tuple of Problem
+        Rows that were dropped or need notice.
+    """
+
+    calibration: Calibration
+    fitted: tuple[OwnFit, ...]
+    left_out: tuple[LeftOut, ...]
+    taken: tuple[str, ...]
+    datasheet: tuple[str, ...]
+    problems: tuple[Problem, ...]
+
+
+def calibrate(
+    paths: Iterable[str | os.PathLike[str]],
+    gpu: str | os.PathLike[str],
+    *,
+    name: str | None = None,
+    source: str | None = None,
+    software: str | None = None,
+    dtype: str | None = None,
+    base: str | os.PathLike[str] | None = None,
+    today: datetime.date | None = None,
+    progress: Progress | None = None,
+) -> OwnCalibration:
+    """Fit every kind of kernel that timing files have rows of.
+
+    Parameters
+    ----------
+    paths : iterable of path
+        Timing files of any known format.
+    gpu : str or path
+        The device; rows whose file names none are taken as its own.
+    name : str, optional
+        Name of the calibration; the device's with ``.own`` by default.
+    source, software, dtype : str, optional
+        Stack to fit, by the beginning of its name, and what rows are that do not say.  Of
+        several stacks the one with the most rows is taken for each kind.
+    base : str or path, optional
+        Calibration that supplies kinds without rows.
+    today : date, optional
+        Recorded as the date of the fits.
+    progress : callable, optional
+        Told what is being fitted.
+
+    Returns
+    -------
+    OwnCalibration
+
+    Raises
+    ------
+    CostModelError
+        If a file or name cannot be used, there are no rows of the device, or too few of
+        every kind, or SciPy is missing.
+    """
+    profile = load_gpu(gpu)
+    donor = None if base is None else load_calibration(base, profile)
+    timings, report = load_timings(
+        paths, gpu=gpu, dtype=dtype, source=source, software=software, profiles=own_devices(gpu)
+    )
+    own = of_gpu(timings, profile.name)
+    if not own:
+        others = sorted({str(one) for item in timings for one in item.frame["gpu"].unique()})
+        raise InputError("gpu", os.fspath(gpu), f"a device that has rows: {', '.join(others)}")
+    stacks, unknown = split_stacks(own, by_kernel=True)
+    if not stacks:
+        reasons = "; ".join(f"{problem.reason} ({problem.count})" for problem in unknown)
+        raise CostModelError(f"no row can be fitted: {reasons}")
+    wanted = [stack for stack in stacks if _matches(stack, source, software, dtype)]
+    if not wanted:
+        known = "; ".join(dict.fromkeys(stack.label for stack in stacks))
+        given = ", ".join(filter(None, (source, software, dtype)))
+        raise InputError("source, software, dtype", given, f"the beginning of one of: {known}")
+    chosen, left_out = _most_rows(wanted)
+    date = today or datetime.date.today()
+    fitted, failed = _fit_all(chosen, profile, date, progress)
+    if not fitted:
+        raise CostModelError("; ".join(f"{one.stack.kind}: {one.reason}" for one in failed))
+    kinds = {one.fit.kind: one.fit for one in fitted}
+    taken = [_taken(fit, donor, profile) for fit in donor.kinds] if donor else []
+    taken = [fit for fit in taken if fit.kind not in kinds]
+    calibration = Calibration(
+        name=name or f"{profile.name}.own",
+        device=profile.name,
+        title=_title(profile, fitted),
+        date=date,
+        lab_spread=donor.lab_spread if donor else {},
+        notes=tuple(
+            f"{one.fit.kind}: kernel {one.stack.kernel}" for one in fitted if one.stack.kernel
+        ),
+        kinds=tuple(sorted([*kinds.values(), *taken], key=lambda fit: fit.kind)),
+    )
+    return OwnCalibration(
+        calibration=calibration,
+        fitted=tuple(fitted),
+        left_out=(*left_out, *failed),
+        taken=tuple(fit.kind for fit in taken),
+        datasheet=tuple(kind for kind in SETUPS if calibration.find(kind) is None),
+        problems=(*report.problems, *unknown),
+    )
+
+
+def _matches(stack: StackRows, source: str | None, software: str | None, dtype: str | None) -> bool:
+    formats = SETUPS[stack.kind].where.get("dtype")
+    # A kind of another format, as weight-only products, is not what a format chooses between.
+    chooses = dtype is not None and stack.dtype and (not formats or dtype_name(dtype) in formats)
+    return (
+        stack.source.startswith(source or "")
+        and stack.software.startswith(software or "")
+        and (not chooses or stack.dtype == dtype_name(str(dtype)))
+    )
+
+
+def _most_rows(stacks: Sequence[StackRows]) -> tuple[list[StackRows], list[LeftOut]]:
+    best: dict[str, StackRows] = {}
+    for stack in stacks:
+        if stack.kind not in best or len(stack) > len(best[stack.kind]):
+            best[stack.kind] = stack
+    left_out = [
+        LeftOut(stack, f"more rows are of {best[stack.kind].label}")
+        for stack in stacks
+        if stack is not best[stack.kind]
+    ]
+    return list(best.values()), left_out
+
+
+def _fit_all(
+    stacks: Sequence[StackRows],
+    profile: HardwareProfile,
+    date: datetime.date,
+    progress: Progress | None,
+) -> tuple[list[OwnFit], list[LeftOut]]:
+    fitted: list[OwnFit] = []
+    failed: list[LeftOut] = []
+    for index, stack in enumerate(stacks):
+        if progress is not None:
+            progress(stack.kind, index, len(stacks))
+        frame = rows_of(stack.kind, stack.timings, Stack(stack.gpu))
+        free = _free_parameters(stack.kind)
+        # Cross-validation fits three quarters of the rows.
+        least = -(-4 * (len(free) + 1) // 3)
+        if len(frame) < least:
+            reason = f"{len(frame)} usable shapes are too few, at least {least} are needed"
+            failed.append(LeftOut(stack, reason))
+            continue
+        try:
+            fit = build_kind(
+                stack.kind,
+                frame,
+                profile,
+                source=stack.source,
+                software=stack.software,
+                dtype=stack.dtype,
+                sha256=stack.timings[0].sha256,
+                fitted=date,
+            )
+        except CostModelError as error:
+            if "SciPy" in str(error):
+                raise
+            failed.append(LeftOut(stack, str(error)))
+            continue
+        fitted.append(OwnFit(stack, fit, tuple(p.name for p in free if _at_bound(p, fit))))
+    return fitted, failed
+
+
+def _free_parameters(kind: str) -> list[Parameter]:
+    setup = SETUPS[kind]
+    model = kernel_model(setup.model, benchmark=True)
+    return [parameter for parameter in model.parameters if parameter.name not in setup.fixed]
+
+
+def _at_bound(parameter: Parameter, fit: KindFit) -> bool:
+    """Whether a value is within a thousandth of its range of one end."""
+    low, high, value = parameter.low, parameter.high, fit.values[parameter.name]
+    if low > 0 and (value / low < (high / low) ** 1e-3 or high / value < (high / low) ** 1e-3):
+        return True
+    reach = 1e-3 * (high - low)
+    return (low <= 0 and value < low + reach) or value > high - reach
+
+
+def _taken(fit: KindFit, donor: Calibration, profile: HardwareProfile) -> KindFit:
+    here = fit.device == profile.name
+    rule = f"taken from {donor.name}" + ("" if here else f", fitted on {fit.device}")
+    widen = 1.0 if here else _OTHER_DEVICE_WIDEN
+    bands = fit.bands.model_dump()
+    bands |= {end: tuple(value**widen for value in bands[end]) for end in ("low", "high")}
+    return fit.model_copy(
+        update={
+            "origin": "transferred",
+            "rule": f"{fit.rule}; {rule}" if fit.rule else rule,
+            "bands": BandTable.model_validate(bands),
+            "residual": fit.residual if here else None,
+            "seen": None,
+        }
+    )
+
+
+def _title(profile: HardwareProfile, fitted: Sequence[OwnFit]) -> str:
+    stacks = dict.fromkeys(
+        label for one in fitted if (label := one.stack.software or one.stack.source)
+    )
+    return ", ".join([profile.title, *stacks])
