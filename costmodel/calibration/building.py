@@ -209,18 +209,18 @@ def build_kind(
     setup = replace(setup, fixed={**setup.fixed, **known, **(fixed or {})})
     model = kernel_model(setup.model, benchmark=True)
     predicted, corrected = _out_of_fold(setup, samples, chip)
-    scales = setup.near
-    if setup.residual is not None and _earns_its_keep(predicted, corrected, samples.time_s):
-        predicted, scales = corrected, setup.residual
+    wide = setup.residual is not None and _earns_its_keep(predicted, corrected, samples.time_s)
+    if wide:
+        predicted = corrected
     log_ratio = np.log(samples.time_s / predicted)
     judged = samples.time_s >= setup.min_time_s
     if not judged.any():
         judged = np.ones(len(samples), dtype=bool)
-    found = fit(model, samples, chip, fixed=setup.fixed, max_rows=setup.max_rows)
+    found = fit(
+        model, samples, chip, fixed=setup.fixed, max_rows=setup.max_rows, starts=setup.starts
+    )
     plain = model.time_s(found.values, samples.shapes, chip)
-    residual = None
-    if scales is not None:
-        residual = _residual(setup, scales, samples, np.log(samples.time_s / plain))
+    residual = _residual(setup, wide, samples, np.log(samples.time_s / plain))
     size = predicted if setup.band_size == "time_s" else samples.shapes[setup.band_size]
     bands = bands_from_residuals(
         log_ratio, size, samples.groups, _LEVEL, _useful_edges(setup.band_edges, size)
@@ -269,9 +269,10 @@ def _out_of_fold(setup: Setup, samples: Samples, chip: Chip) -> tuple[FloatArray
         plain[outside] = corrected[outside] = seconds[outside]
         if setup.residual is not None:
             ratio = np.log(train.time_s / seconds[inside])
-            residual = _residual(setup, setup.residual, train, ratio)
+            residual = _residual(setup, True, train, ratio)
             places = coordinates(samples.take(outside).shapes, setup.sizes)
-            corrected[outside] *= np.exp(residual.log_correction(places))
+            if residual is not None:
+                corrected[outside] *= np.exp(residual.log_correction(places))
     return plain, corrected
 
 
@@ -282,14 +283,18 @@ def _earns_its_keep(plain: FloatArray, corrected: FloatArray, measured: FloatArr
     return bool(after < (1.0 - _WORTH) * before)
 
 
-def _residual(
-    setup: Setup, scales: Sequence[float], samples: Samples, log_ratio: FloatArray
-) -> Residual:
-    places = coordinates(samples.shapes, setup.sizes)
+def _residual(setup: Setup, wide: bool, samples: Samples, log_ratio: FloatArray) -> Residual | None:
+    """Return the correction that carries over to other groups, or only within measured ones."""
+    scales = setup.residual if wide else setup.near
+    if scales is None:
+        return None
     return fit_residual(
-        places, log_ratio, scales=scales, max_points=setup.residual_points,
-        noise_ratio=setup.residual_noise,
-    )  # fmt: skip
+        coordinates(samples.shapes, setup.sizes),
+        log_ratio,
+        scales=scales,
+        max_points=setup.residual_points if wide else setup.near_points,
+        noise_ratio=setup.residual_noise if wide else setup.near_noise,
+    )
 
 
 def _table(setup: Setup, residual: Residual | None) -> ResidualTable | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from costmodel.calibration.attention_stacks import RESIDUAL_NOISE, RESIDUAL_SCALES
 from costmodel.calibration.memory_samples import FIXED
+from costmodel.calibration.residuals import NEAR, WIDE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,6 +44,8 @@ class Setup:
     near : tuple of float, optional
         Correlation lengths of the correction otherwise: one that only interpolates
         within measured groups.
+    near_points, near_noise : int, float
+        As the next two, for that correction.
     fixed : dict of str to float
         Parameters that are not fitted.
     residual_points : int
@@ -53,8 +56,8 @@ class Setup:
         Columns and the values that rows of this kind have.
     rename : dict of str to str
         Columns of timings that are called otherwise in the model.
-    max_rows : int
-        Rows a fit uses; more are thinned.
+    max_rows, starts : int
+        Rows a fit uses, more are thinned; and starting points.
     least_fitted_s : float
         Shorter rows are not used at all.
     min_time_s : float
@@ -71,11 +74,14 @@ class Setup:
     band_edges: tuple[float, ...] = (20e-6, 50e-6, 200e-6, 1e-3)
     residual: tuple[float, ...] | None = None
     near: tuple[float, ...] | None = None
+    near_points: int = 800
+    near_noise: float = 0.3
     residual_points: int = 400
     residual_noise: float = 0.8
     fixed: Mapping[str, float] = field(default_factory=dict)
     min_time_s: float = 10e-6
     max_rows: int = 4000
+    starts: int = 1
     least_fitted_s: float = 0.0
     where: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
     rename: Mapping[str, str] = field(default_factory=dict)
@@ -87,7 +93,7 @@ class Setup:
         return frame
 
 
-def _gemm(model: str, dtypes: tuple[object, ...], residual: tuple[float, ...] | None) -> Setup:
+def _gemm(model: str, dtypes: tuple[object, ...]) -> Setup:
     return Setup(
         timings="gemm",
         model=model,
@@ -96,9 +102,11 @@ def _gemm(model: str, dtypes: tuple[object, ...], residual: tuple[float, ...] | 
         run="m",
         seen=("n", "k"),
         band_size="m",
-        band_edges=(16.0, 64.0, 256.0, 1024.0),
-        residual=residual,
-        near=(0.25, 0.1, 0.1),
+        band_edges=(33.0, 129.0, 513.0, 2049.0),
+        residual=WIDE,
+        near=NEAR,
+        max_rows=2000,
+        least_fitted_s=10e-6,
         where={"dtype": dtypes, "batch": (1,)},
     )
 
@@ -145,9 +153,9 @@ def _collective(model: str, ops: tuple[object, ...]) -> Setup:
 
 
 SETUPS: dict[str, Setup] = {
-    "gemm": _gemm("tile_wave", ("fp16", "bf16"), (2.0, 2.0, 2.0)),
-    "gemm_w8a16": _gemm("tile_wave_w8a16", ("w8a16",), None),
-    "gemm_w4a16": _gemm("tile_wave_w4a16", ("w4a16",), None),
+    "gemm": _gemm("tile_wave", ("fp16", "bf16")),
+    "gemm_w8a16": _gemm("tile_wave_w8a16", ("w8a16",)),
+    "gemm_w4a16": _gemm("tile_wave_w4a16", ("w4a16",)),
     **{
         kind: _memory_bound(kind)
         for kind in ("rmsnorm", "layernorm", "activation", "gelu", "rotary", "add", "gather")
