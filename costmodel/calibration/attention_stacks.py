@@ -60,11 +60,13 @@ _TO_FILL = {"split": 1.0, "slots": 2.0, "es": 1.0}
 _PLAIN = {"pack": 0.0}
 _PACKED = {"pack": 1.0}
 
-_DECODE_GROUPED = {"slots": 2.0, "gs": 1.0, "es": 1.0, "tq": 0.0}
-_DECODE_BY_LENGTH = {"slots": 0.0, "gs": 0.0, "tc": 0.0, "cc": 0.0}
+_ANY_GROUP = {"gx": 0.0, "cv": 3.0, "tv": 1e-6}
+_DECODE_GROUPED = _ANY_GROUP | {"slots": 2.0, "gs": 1.0, "es": 1.0, "tq": 0.0}
+_DECODE_BY_LENGTH = _ANY_GROUP | {"slots": 0.0, "gs": 0.0, "tc": 0.0, "cc": 0.0}
 _DECODE_TO_FILL = {"slots": 2.0, "gs": 0.0, "es": 1.0, "tq": 0.0, "tc": 0.0, "cc": 0.0}
-_DECODE_FLASHINFER = _tiles((16, 16, 16), (64, 64, 64)) | _DECODE_TO_FILL
-_DECODE_TENSORRT = _tiles((32, 32, 32), (64, 64, 64)) | _DECODE_TO_FILL
+_DECODE_FLASHINFER = _tiles((16, 16, 16), (64, 64, 64)) | _ANY_GROUP | _DECODE_TO_FILL
+# XQA serves groups of up to 32 query heads, masked multi-head attention all others.
+_DECODE_TENSORRT = _tiles((16, 16, 16), (64, 64, 64)) | {"gx": 32.0} | _DECODE_TO_FILL
 
 SETTINGS: Mapping[str, Mapping[str, Settings]] = MappingProxyType(
     {

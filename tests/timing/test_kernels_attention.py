@@ -229,6 +229,14 @@ def test_decode_reads_its_cache_from_memory_except_in_a_repeated_benchmark() -> 
     assert kernel_model("flash_decode", benchmark=True) is BENCHMARK_MODEL
 
 
+def test_groups_beyond_the_largest_are_served_head_by_head() -> None:
+    values = values_of("attention_decode", "torch_flow")
+    shape = {"batch": 64, "kv_len": 4096, "heads": 32, "kv_heads": 1, "head_dim": 128}
+    served, single = (time_s(MODEL, values | {"gx": gx}, shape) for gx in (32.0, 16.0))
+    assert single > 2 * served
+    assert time_s(MODEL, values | {"gx": 0.0}, shape) == served
+
+
 @pytest.mark.parametrize("name", ["flash_causal", "flash_encoder"])
 def test_sequence_models_are_registered(name: str) -> None:
     assert kernel_model(name).name == name

@@ -26,6 +26,7 @@ _WRITER_THREADS = 512.0
 
 _STRUCTURE = (
     Parameter("slots", 0, 8, 2, "1", "items per multiprocessor to split up to; 0: by length"),
+    Parameter("gx", 0, 128, 0, "1", "largest group that one item serves; 0: any"),
     Parameter("gs", 0, 1, 0, "1", "1: only grouped query heads are split, and copied to pack"),
     *TILE_PARAMETERS,
 )
@@ -52,6 +53,10 @@ class DecodeModel:
     Combining costs :math:`t_s + t_l (s-1)` and the partial outputs' bytes; packing grouped
     heads by copies costs :math:`t_c + 4 c_c B h d/(e_B B_{mem})`; per-sequence scheduling
     :math:`t_q B`; appending to the cache :math:`B\min(h_k d/512, 1)\,t_w/N`.
+
+    A library with kernels for groups up to :math:`g_x` only serves every head of larger
+    groups, and of no groups, by an item of its own without matrix units: :math:`n = B h`,
+    with `cv` and `tv` in place of `cb` and `tb`.
 
     A benchmark repeats one operator, whose cache may still be in the second-level cache (u
     of `cache_factor`).  The layers in between displace it in a forward pass: there u = 1.
@@ -90,6 +95,8 @@ class DecodeModel:
         Parameter("tq", 0.0, 0.2e-6, 0.02e-6, "s", "scheduling one sequence"),
         Parameter("tc", 0.0, 20e-6, 3e-6, "s", "fixed cost of copies that pack heads"),
         Parameter("cc", 0.0, 30.0, 3.0, "1", "passes of those copies over queries and outputs"),
+        Parameter("cv", 0.3, 12.0, 3.0, "1", "`cb` of items that serve one query head"),
+        Parameter("tv", 0.05e-6, 20e-6, 1e-6, "s", "`tb` of items that serve one query head"),
         *_STRUCTURE,
     )
 
@@ -139,6 +146,7 @@ class DecodeModel:
     ) -> FloatArray:
         sms = chip.multiprocessors
         items, splits, taken = count["items"], count["splits"], count["taken"]
+        single = count["single"] > 0
         bandwidth = chip.bandwidth_bytes_per_s * values["eb"]
         factor: FloatArray = np.ones_like(items)
         if not self.cold_cache:
@@ -149,12 +157,16 @@ class DecodeModel:
         slower = np.where(values["slots"] > 0, 0.0, taken * (values["es"] - 1))
         share = np.minimum(share * (1 + slower), PEAK_SHARE_LIMIT)
         compute = count["tile"] * 4.0 * count["padded"] * sms / (chip.peak_flops_per_s * share)
-        block = np.maximum(compute, count["block"] * factor * sms / (values["cb"] * bandwidth))
+        loading = np.where(single, values["cv"], values["cb"]) * bandwidth
+        # Vector units serve single heads at the speed of loading.
+        compute = np.where(single, 0.0, compute)
+        block = np.maximum(compute, count["block"] * factor * sms / loading)
+        ends = np.where(single, values["tv"], values["tb"])
         resident = np.where(taken > 0, 1.0, values["occ"])
         depth = count["longest"] * block
-        alone = depth * np.clip(items * splits / sms, 1.0, resident) + values["tb"]
-        mean = items * (count["blocks"] * block + splits * values["tb"] / resident) / sms
-        waves = np.ceil(items * splits / (sms * resident)) * (depth * resident + values["tb"])
+        alone = depth * np.clip(items * splits / sms, 1.0, resident) + ends
+        mean = items * (count["blocks"] * block + splits * ends / resident) / sms
+        waves = np.ceil(items * splits / (sms * resident)) * (depth * resident + ends)
         busy = np.maximum(alone, (1 - values["ga"]) * mean + values["ga"] * waves)
         memory = (count["cache"] + count["io"]) * factor / bandwidth
         norm = values["pn"]
@@ -177,7 +189,8 @@ def _count(
     padded = padded_head_dim(head_dim, values["pow2"] > 0)
     rows, keys = tiles(values, padded)
     group = heads / kv_heads
-    per_sequence = kv_heads * np.ceil(group / rows)
+    single = (values["gx"] > 0) & ((group == 1) | (group > values["gx"]))
+    per_sequence = np.where(single, heads, kv_heads * np.ceil(group / rows))
     items, blocks = batch * per_sequence, np.ceil(kv_len / keys)
     if values["slots"] > 0:
         splits = best_splits(items, blocks, values["slots"] * chip.multiprocessors)
@@ -191,6 +204,7 @@ def _count(
         taken = splits > 1
     return {
         "padded": padded,
+        "single": single.astype(np.float64),
         "tile": rows * keys,
         "items": items,
         "blocks": blocks,
