@@ -11,6 +11,7 @@ from costmodel.timing.kernels.base import FloatArray, Parameter
 
 __all__ = [
     "PEAK_SHARE_LIMIT",
+    "SCHEDULED_BATCH",
     "TILE_PARAMETERS",
     "best_splits",
     "cache_factor",
@@ -32,8 +33,8 @@ _NEARLY_BEST = 0.85
 _MOST_SPLITS = 128
 _UNSPLIT_BLOCKS = 4.0
 _IMBALANCE = 1.1
-# Above this batch FlashAttention-3 does not choose splits per sequence.
 SCHEDULED_BATCH = 992.0
+"""Largest batch of which FlashAttention-3 chooses splits per sequence."""
 
 TILE_PARAMETERS = (
     *(
