@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from costmodel.calibration.building import Stack, chip_of, roofline_s, rows_of
+from costmodel.calibration.error_figures import Errors, errors_of
 from costmodel.calibration.loading import load_timings
 from costmodel.calibration.report import Problem, Tally
 from costmodel.calibration.setups import SETUPS
@@ -25,43 +26,16 @@ from costmodel.catalog.hardware import load_gpu
 from costmodel.errors import InputError
 from costmodel.specs.calibration import Calibration, KindFit
 from costmodel.specs.hardware import HardwareProfile
-from costmodel.timing.kernels.base import Chip, FloatArray
+from costmodel.timing.kernels.base import Chip
 from costmodel.timing.prediction import band_ratios, distance_outside, kernel_time_s
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["MIN_TIME_US", "Errors", "Judged", "Validation", "own_devices", "validate_timings"]
+__all__ = ["MIN_TIME_US", "Judged", "Validation", "own_devices", "validate_timings"]
 
 MIN_TIME_US = 10.0
 """Shorter times are not judged: the clocks of some sources tick in microseconds [us]."""
-
-
-@dataclass(frozen=True)
-class Errors:
-    """How far predictions are from measurements; None where there is nothing to judge.
-
-    Attributes
-    ----------
-    n : int
-        Shapes judged, each by the median of its measurements.
-    mape_pct, median_ape_pct, p90_ape_pct : float, optional
-        Mean, median and 90th percentile of the absolute error [%].
-    bias_pct : float, optional
-        Mean of predicted over measured time less one [%].
-    coverage90_pct : float, optional
-        Share of measured times within the 90 % band [%].
-    roofline_mape_pct : float, optional
-        Mean absolute error of the datasheet roofline [%].
-    """
-
-    n: int
-    mape_pct: float | None = None
-    median_ape_pct: float | None = None
-    p90_ape_pct: float | None = None
-    bias_pct: float | None = None
-    coverage90_pct: float | None = None
-    roofline_mape_pct: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,7 +174,7 @@ def _judge(
     frame = frame.assign(roofline_s=roofline_s(stack.kind, frame, chip) if len(frame) else [])
     found = choose_calibration(stack, profile, given)
     if found is None:
-        return Judged(stack, kernel, None, False, False, None, _errors(frame), frame)
+        return Judged(stack, kernel, None, False, False, None, errors_of(frame), frame)
     calibration, fit = found
     same = is_same_stack(fit, stack)
     frame = _predict(stack.kind, fit, frame, chip)
@@ -211,7 +185,7 @@ def _judge(
         same_stack=same,
         in_sample=same and fit.sha256 in {item.sha256 for item in stack.timings},
         cv_mape_pct=fit.error.mape_pct if fit.error else None,
-        errors=_errors(frame),
+        errors=errors_of(frame),
         points=frame,
     )
 
@@ -243,32 +217,4 @@ def _over(groups: Sequence[Judged]) -> Errors:
     import pandas as pd
 
     parts = [group.points for group in groups if group.errors.n]
-    return _errors(pd.concat(parts)) if parts else Errors(0)
-
-
-def _errors(points: pd.DataFrame) -> Errors:
-    if points.empty:
-        return Errors(0)
-
-    def values(name: str) -> FloatArray:
-        return points[name].to_numpy(dtype=np.float64)
-
-    measured = values("time_s")
-    roofline = _percent(np.abs(values("roofline_s") / measured - 1.0).mean())
-    if "predicted_s" not in points:
-        return Errors(len(points), roofline_mape_pct=roofline)
-    error = values("predicted_s") / measured - 1.0
-    inside = (measured >= values("low_s")) & (measured <= values("high_s"))
-    return Errors(
-        n=len(points),
-        mape_pct=_percent(np.abs(error).mean()),
-        median_ape_pct=_percent(np.median(np.abs(error))),
-        p90_ape_pct=_percent(np.quantile(np.abs(error), 0.9)),
-        bias_pct=_percent(error.mean()),
-        coverage90_pct=_percent(inside.mean()),
-        roofline_mape_pct=roofline,
-    )
-
-
-def _percent(ratio: float | np.floating[Any]) -> float:
-    return round(100.0 * float(ratio), 3)
+    return errors_of(pd.concat(parts)) if parts else Errors(0)

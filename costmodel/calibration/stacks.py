@@ -37,7 +37,7 @@ class StackRows:
     gpu, kind, source, software, dtype : str
         The stack.
     kernel : str
-        Implementation, where stacks are told apart by it.
+        Implementation or, of collectives, topology, where stacks are told apart by it.
     timings : tuple of Timings
         Its rows.
     """
@@ -76,7 +76,8 @@ def split_stacks(
     timings : sequence of Timings
         Valid rows.
     by_kernel : bool
-        Whether implementations of attention are stacks of their own.
+        Whether implementations of attention and topologies of collectives are stacks of
+        their own.
 
     Returns
     -------
@@ -85,19 +86,20 @@ def split_stacks(
     problems : list of Problem
         Rows that have no kernel model.
     """
-    names = ["gpu", "source", "software", "dtype", *(["kernel"] if by_kernel else [])]
+    names = ["gpu", "source", "software", "dtype"]
     found: dict[tuple[str, ...], list[Timings]] = {}
     problems: list[Problem] = []
     for item in timings:
         kinds, noticed = _kinds(item)
         problems += noticed
         frame = item.frame
-        keys = [name for name in names if name in frame]
+        kernel = "topology" if item.kind == "collective" else "kernel"
+        keys = [name for name in (*names, *([kernel] if by_kernel else [])) if name in frame]
         for kind in sorted(set(kinds) - {""}):
             some = frame[kinds == kind]
             for values, rows in some.groupby(keys, sort=True):
                 given = dict(zip(keys, map(str, values), strict=True))
-                key = (kind, *(given.get(name, "") for name in (*names[:4], "kernel")))
+                key = (kind, *(given.get(name, "") for name in (*names, kernel)))
                 found.setdefault(key, []).append(replace(item, frame=rows))
     order = {kind: index for index, kind in enumerate(SETUPS)}
     stacks = [

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from costmodel.calibration.building import Stack, build_kind, rows_of
 from costmodel.calibration.dtypes import dtype_name
 from costmodel.calibration.judging import own_devices
 from costmodel.calibration.loading import load_timings
+from costmodel.calibration.own_fits import LeftOut, OwnFit, Progress, fit_all
 from costmodel.calibration.report import Problem
 from costmodel.calibration.setups import SETUPS
 from costmodel.calibration.stacks import StackRows, of_gpu, split_stacks
@@ -19,43 +19,11 @@ from costmodel.catalog.hardware import load_gpu
 from costmodel.errors import CostModelError, InputError
 from costmodel.specs.calibration import BandTable, Calibration, KindFit
 from costmodel.specs.hardware import HardwareProfile
-from costmodel.timing.kernels.base import Parameter
-from costmodel.timing.kernels.registry import kernel_model
 
-__all__ = ["LeftOut", "OwnCalibration", "OwnFit", "calibrate"]
-
-Progress = Callable[[str, int, int], None]
-"""Called with the kind that is being fitted, its number from 0, and how many there are."""
+__all__ = ["OwnCalibration", "calibrate"]
 
 _OTHER_DEVICE_WIDEN = 1.5
 """Factor on the logarithm of bands of kinds from another device, as in shipped transfers."""
-
-
-@dataclass(frozen=True)
-class OwnFit:
-    """One kind that was fitted.
-
-    Attributes
-    ----------
-    stack : StackRows
-        The rows.
-    fit : KindFit
-        What they gave.
-    at_bound : tuple of str
-        Parameters that ended at the edge of their range: the rows do not identify them.
-    """
-
-    stack: StackRows
-    fit: KindFit
-    at_bound: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """Rows that were not fitted, and why."""
-
-    stack: StackRows
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -148,7 +116,7 @@ def calibrate(
         raise InputError("source, software, dtype", given, f"the beginning of one of: {known}")
     chosen, left_out = _most_rows(wanted)
     date = today or datetime.date.today()
-    fitted, failed = _fit_all(chosen, profile, date, progress)
+    fitted, failed = fit_all(chosen, profile, date, progress)
     if not fitted:
         raise CostModelError("; ".join(f"{one.stack.kind}: {one.reason}" for one in failed))
     kinds = {one.fit.kind: one.fit for one in fitted}
@@ -160,9 +128,7 @@ def calibrate(
         title=_title(profile, fitted),
         date=date,
         lab_spread=donor.lab_spread if donor else {},
-        notes=tuple(
-            f"{one.fit.kind}: kernel {one.stack.kernel}" for one in fitted if one.stack.kernel
-        ),
+        notes=tuple(note for one in fitted if (note := one.note)),
         kinds=tuple(sorted([*kinds.values(), *taken], key=lambda fit: fit.kind)),
     )
     return OwnCalibration(
@@ -197,60 +163,6 @@ def _most_rows(stacks: Sequence[StackRows]) -> tuple[list[StackRows], list[LeftO
         if stack is not best[stack.kind]
     ]
     return list(best.values()), left_out
-
-
-def _fit_all(
-    stacks: Sequence[StackRows],
-    profile: HardwareProfile,
-    date: datetime.date,
-    progress: Progress | None,
-) -> tuple[list[OwnFit], list[LeftOut]]:
-    fitted: list[OwnFit] = []
-    failed: list[LeftOut] = []
-    for index, stack in enumerate(stacks):
-        if progress is not None:
-            progress(stack.kind, index, len(stacks))
-        frame = rows_of(stack.kind, stack.timings, Stack(stack.gpu))
-        free = _free_parameters(stack.kind)
-        # Cross-validation fits three quarters of the rows.
-        least = -(-4 * (len(free) + 1) // 3)
-        if len(frame) < least:
-            reason = f"{len(frame)} usable shapes are too few, at least {least} are needed"
-            failed.append(LeftOut(stack, reason))
-            continue
-        try:
-            fit = build_kind(
-                stack.kind,
-                frame,
-                profile,
-                source=stack.source,
-                software=stack.software,
-                dtype=stack.dtype,
-                sha256=stack.timings[0].sha256,
-                fitted=date,
-            )
-        except CostModelError as error:
-            if "SciPy" in str(error):
-                raise
-            failed.append(LeftOut(stack, str(error)))
-            continue
-        fitted.append(OwnFit(stack, fit, tuple(p.name for p in free if _at_bound(p, fit))))
-    return fitted, failed
-
-
-def _free_parameters(kind: str) -> list[Parameter]:
-    setup = SETUPS[kind]
-    model = kernel_model(setup.model, benchmark=True)
-    return [parameter for parameter in model.parameters if parameter.name not in setup.fixed]
-
-
-def _at_bound(parameter: Parameter, fit: KindFit) -> bool:
-    """Whether a value is within a thousandth of its range of one end."""
-    low, high, value = parameter.low, parameter.high, fit.values[parameter.name]
-    if low > 0 and (value / low < (high / low) ** 1e-3 or high / value < (high / low) ** 1e-3):
-        return True
-    reach = 1e-3 * (high - low)
-    return (low <= 0 and value < low + reach) or value > high - reach
 
 
 def _taken(fit: KindFit, donor: Calibration, profile: HardwareProfile) -> KindFit:

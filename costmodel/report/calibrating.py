@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from costmodel.calibration.user import OwnCalibration, OwnFit
+from costmodel.calibration.own_fits import OwnFit
+from costmodel.calibration.user import OwnCalibration
 from costmodel.report.records import SCHEMA_VERSION
 from costmodel.report.text import bullets, facts, table
 from costmodel.report.validation import problem_records
@@ -93,6 +94,7 @@ def own_calibration_tables(result: OwnCalibration, path: str) -> list[Renderable
         for one in result.left_out
     ]
     notes = ["Errors are of shapes whose group was left out of the fit (4 folds)."]
+    notes += calibration.notes
     if any(one.at_bound for one in result.fitted):
         notes.append(
             "The rows do not identify a parameter that ended at a bound; times within the "

@@ -16,6 +16,7 @@ from costmodel.compression.method import list_methods, load_method
 from costmodel.evaluation import evaluate_expressions, resolve
 from costmodel.ops import ZERO
 from costmodel.program import build_program
+from costmodel.report.calibrations import calibration_records
 from costmodel.report.records import SCHEMA_VERSION, plain
 from costmodel.specs.hardware import HardwareProfile
 from costmodel.specs.model import ModelSpec
@@ -133,7 +134,11 @@ def _gpu_row(profile: HardwareProfile) -> dict[str, Any]:
 def gpu_record(name: str) -> dict[str, Any]:
     """Return everything known about one GPU, by name, alias or file."""
     profile = load_gpu(name)
-    return {"schema_version": SCHEMA_VERSION, **profile.model_dump(mode="json")}
+    return {
+        "schema_version": SCHEMA_VERSION,
+        **profile.model_dump(mode="json"),
+        "calibrations": calibration_records(profile),
+    }
 
 
 def gpu_numbers(name: str) -> list[dict[str, Any]]:

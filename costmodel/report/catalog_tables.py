@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from costmodel.catalog.hardware import load_gpu
 from costmodel.report import catalog
+from costmodel.report.calibrations import calibration_tables
 from costmodel.report.text import bullets, facts, quantity, table
 
 if TYPE_CHECKING:
@@ -101,6 +103,7 @@ def gpu(name: str) -> list[RenderableType]:
         table(("number", "value", "source"), numbers, left=3),
         *bullets("Notes", [record["notes"]] if record["notes"] else []),
         *bullets("Sources", sources),
+        *calibration_tables(load_gpu(name)),
     ]
 
 

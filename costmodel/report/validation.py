@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from costmodel.calibration.judging import Errors, Judged, Validation
+from costmodel.calibration.error_figures import Errors
+from costmodel.calibration.judging import Judged, Validation
 from costmodel.calibration.report import Problem
 from costmodel.report.records import SCHEMA_VERSION
 from costmodel.report.text import bullets, table
@@ -102,10 +104,15 @@ def validation_tables(result: Validation) -> list[RenderableType]:
 
 def _row(group: Judged) -> tuple[str, ...]:
     stack = group.stack
-    measured = ", ".join(part for part in (stack.source, stack.software, stack.dtype) if part)
+    measured = ", ".join(filter(None, (*map(_short, (stack.source, stack.software)), stack.dtype)))
     mark = "" if group.same_stack or group.calibration is None else " *"
     name = (group.calibration or "-").removeprefix(f"{stack.gpu}.")
     return (stack.kind, measured or "-", name + mark, *_numbers(group.errors))
+
+
+def _short(name: str) -> str:
+    """Leave out a commit and a remark in brackets, which JSON and CSV have."""
+    return re.sub(r"@\w+|\s*\(.*\)", "", name)
 
 
 def _numbers(errors: Errors) -> tuple[str, ...]:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from costmodel.calibration.judging import Errors, Judged, Validation
+from costmodel.calibration.error_figures import Errors
+from costmodel.calibration.judging import Judged, Validation
 from costmodel.calibration.setups import SETUPS
 from costmodel.report.text import quantity
 
@@ -90,12 +91,12 @@ def _draw_lines(figure: Figure, groups: Sequence[Judged]) -> None:
         range=[math.log10(least), math.log10(most)], **_decades(least, most),
     )  # fmt: skip
     error = 100.0 * (predicted / measured - 1.0)
-    reach = float(np.clip(1.1 * np.abs(error).max(), 10.0, _ERROR_RANGE))
+    reach = float(np.clip(1.2 * np.quantile(np.abs(error), 0.99), 10.0, _ERROR_RANGE))
     figure.update_yaxes(
         title="predicted / measured - 1", ticksuffix=" %", row=1, col=2,
         range=[-min(reach, 100.0), reach],
     )  # fmt: skip
-    figure.add_hline(y=0, line=_LINE, row=1, col=2)
+    figure.add_hline(y=0, line=_LINE, row=1, col=2, exclude_empty_subplots=False)
 
 
 def _decades(low: float, high: float) -> dict[str, Any]:
