@@ -24,6 +24,7 @@ __all__ = ["validation_figure"]
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _SYMBOLS = ("circle", "diamond", "square", "triangle-up")
 _MOST_POINTS = 20_000
+_LEAST_POINTS = 40
 _ERROR_RANGE = 150.0
 _LINE = {"color": "#222222", "width": 1.5}
 
@@ -55,9 +56,11 @@ def validation_figure(result: Validation) -> Figure:
     share = min(1.0, _MOST_POINTS / max(total, 1))
     if groups:
         _draw_lines(figure, groups)
-    kinds = sorted({group.stack.kind for group in groups}, key=list(SETUPS).index)
-    for index, kind in enumerate(kinds):
-        _draw_kind(figure, kind, [g for g in groups if g.stack.kind == kind], index, share)
+    kinds = [kind for kind in SETUPS if any(group.stack.kind == kind for group in groups)]
+    members = {kind: [g for g in groups if g.stack.kind == kind] for kind in kinds}
+    # The kinds of many points first, so that they do not cover those of few.
+    for kind in sorted(kinds, key=lambda name: -sum(g.errors.n for g in members[name])):
+        _draw_kind(figure, kind, members[kind], kinds.index(kind), share)
     figure.update_layout(**_layout(result, groups, share))
     return figure
 
@@ -118,6 +121,7 @@ def _draw_kind(
     style: dict[str, Any] = {
         "mode": "markers",
         "legendgroup": kind,
+        "legendrank": 1001 + index,
         "text": text,
         "hovertemplate": "%{text}<extra></extra>",
         "marker": {
@@ -135,7 +139,7 @@ def _draw_kind(
 
 def _thinned(points: pd.DataFrame, share: float) -> pd.DataFrame:
     """Every few rows, evenly over time, so that a file of many rows still opens."""
-    count = max(1, round(share * len(points)))
+    count = min(len(points), max(_LEAST_POINTS, round(share * len(points))))
     ordered = points.sort_values("time_s", kind="stable")
     return ordered.iloc[np.linspace(0, len(points) - 1, count).round().astype(int)]
 
@@ -165,7 +169,7 @@ def _layout(result: Validation, groups: Sequence[Judged], share: float) -> dict[
         "template": "plotly_white",
         "legend": {"itemsizing": "constant", "x": 1.01, "y": 1.0, "tracegroupgap": 4},
         "hoverlabel": {"align": "left", "font": {"family": "monospace", "size": 11}},
-        "margin": {"t": 120, "l": 80, "r": 20, "b": 60},
+        "margin": {"t": 130, "l": 80, "r": 20, "b": 60},
     }
 
 
@@ -177,4 +181,4 @@ def _subtitle(errors: Errors, min_time_us: float, share: float) -> str:
         f"{errors.mape_pct:.1f} %, bias {errors.bias_pct:+.1f} %, {errors.coverage90_pct:.0f} % "
         f"within the 90 % bands; the datasheet roofline is off by {errors.roofline_mape_pct:.0f} %"
     )
-    return text if share == 1.0 else f"{text}<br>{share:.1%} of them are drawn"
+    return text if share == 1.0 else f"{text}<br>about {_MOST_POINTS:,} of them are drawn"
