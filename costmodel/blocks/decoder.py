@@ -231,7 +231,7 @@ def _cache_write(
         repeat=tokens.layers,
         launches=Integer(1 if style.fused else 2),
         live=new * ba + past * bkv + residual,
-        primitive="copy",
+        primitive="cache_write",
         note="append keys and values to the cache",
     )
 

@@ -50,6 +50,7 @@ Primitive = Literal[
     "gather",
     "softmax",
     "reduction",
+    "cache_write",
     "other",
 ]
 """Kernel family of memory-bound work."""

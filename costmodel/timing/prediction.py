@@ -20,6 +20,9 @@ Sizes = Mapping[str, FloatArray]
 _WIDEN_PER_OCTAVE = 0.25
 """Relative widening of a band for each factor of two outside the measured range."""
 
+_WIDEST = 3.0
+"""A band is widened at most this often, and its ratios stay within this factor."""
+
 
 def kernel_time_s(fit: KindFit, sizes: Sizes, chip: Chip, *, benchmark: bool = False) -> FloatArray:
     """Return seconds of one kernel on `chip`.
@@ -104,10 +107,10 @@ def band_ratios(
     bands = fit.bands
     size = time_s if bands.size == "time_s" else sizes[bands.size]
     bins = np.searchsorted(np.asarray(bands.edges), size, side="right")
-    widen = 1.0 + _WIDEN_PER_OCTAVE * outside
+    widen = np.minimum(1.0 + _WIDEN_PER_OCTAVE * outside, _WIDEST)
     low = np.asarray(bands.low)[bins]
     high = np.asarray(bands.high)[bins]
-    return low**widen, high**widen
+    return np.maximum(low**widen, 1.0 / _WIDEST), np.minimum(high**widen, _WIDEST)
 
 
 def provenance_of(fit: KindFit, sizes: Sizes, outside: FloatArray) -> Provenance:

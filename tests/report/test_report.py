@@ -21,7 +21,9 @@ from costmodel.report.writing import check_output, write_bytes, write_text
 
 @pytest.fixture(scope="module")
 def result() -> Estimate:
-    return estimate("llava-1.5-7b", "a100-80gb-sxm", text_tokens=64, compress="cluster:k=64")
+    return estimate(
+        "llava-1.5-7b", "a100-80gb-sxm", text_tokens=64, compress="cluster:k=64", time_model="ideal"
+    )
 
 
 def test_stages_sum_to_the_total(result: Estimate) -> None:

@@ -21,7 +21,7 @@ from costmodel.timing.model import BOUNDS, list_time_models, load_time_model
 
 @lru_cache
 def result(model: str = "llava-1.5-7b", gpu: str = "a100-80gb-sxm", **options: Any) -> Estimate:
-    return estimate(model, gpu, text_tokens=64, **options)
+    return estimate(model, gpu, **{"text_tokens": 64, "time_model": "ideal", **options})
 
 
 # A100 80GB SXM datasheet: dense fp16 tensor peak, fp32 vector peak, memory bandwidth.
@@ -163,7 +163,10 @@ def test_collectives_take_the_link(gpu: str, link: float) -> None:
 def test_a_slow_memory_bounds_a_collective() -> None:
     profile = load_gpu("a100-80gb-sxm")
     slow = changed(profile, bandwidth=1e9)
-    op = row(estimate("llava-1.5-7b", slow, text_tokens=64, tp=4), "decoder.o_all_reduce")
+    op = row(
+        estimate("llava-1.5-7b", slow, text_tokens=64, tp=4, time_model="ideal"),
+        "decoder.o_all_reduce",
+    )
     assert op.time_s == pytest.approx(32 * 2 * 640 * 4096 * 2 / 1e9, rel=1e-12)
     assert op.bound_by == "memory"
 

@@ -33,6 +33,8 @@ __all__ = ["MODEL", "CalibratedKernels"]
 
 LEVEL = 0.9
 _NAMED = 4
+# Parameter of attention fits whose timings include writing the KV cache.
+_CACHE_WRITE = "wt"
 # A kind without any data runs at the datasheet roof or up to this much slower.
 _DATASHEET_HIGH = 2.5
 _DEFAULT_LAB_RATIO = 1.25
@@ -177,6 +179,10 @@ def _time(
     calibration: Calibration,
 ) -> _Timed:
     op = evaluation.ops[index]
+    if op.primitive == "cache_write" and deployment.attention == "flash":
+        measured = calibration.find(_attention_kind(evaluation))
+        if measured is not None and _CACHE_WRITE in measured.values:
+            return _included(evaluation, measured, device)
     wanted = kind_of(evaluation, index, deployment)
     fit = calibration.find(wanted.kind) if wanted is not None else None
     if wanted is None or fit is None:
@@ -199,6 +205,19 @@ def _provenance(fit: KindFit, wanted: KindSizes, outside: FloatArray, device: De
     if fit.origin == "fitted" and fit.device != device.profile.name:
         return "transferred"
     return provenance_of(fit, wanted.sizes, outside)
+
+
+def _attention_kind(evaluation: Evaluation) -> str:
+    kinds = {op.kind for op in evaluation.ops}
+    return "attention_decode" if "attention_decode" in kinds else "attention_prefill"
+
+
+def _included(evaluation: Evaluation, measured: KindFit, device: Device) -> _Timed:
+    """Nothing: timings of attention include writing keys and values to the cache."""
+    none, one = np.zeros(evaluation.points), np.ones(evaluation.points)
+    own = measured.origin == "fitted" and measured.device == device.profile.name
+    rests_on: Provenance = "interpolated" if own else "transferred"
+    return _Timed(none, one, one, measured.kind, measured.bands.common_share, rests_on)
 
 
 def _from_datasheet(evaluation: Evaluation, index: int, device: Device) -> _Timed:
