@@ -30,3 +30,5 @@ def test_tour_decides_on_numbers_that_hold() -> None:
     }
     assert launches["cluster"] > 300
     assert max(launches[name] for name in ("random", "avgpool", "stf")) < 10
+    ttft = {label.partition(":")[0]: estimate.time_s["ttft"] for label, estimate in rows.items()}
+    assert max(ttft[name] for name in ("random", "avgpool", "stf")) < ttft["cluster"] < ttft["none"]
