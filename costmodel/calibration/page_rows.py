@@ -1,0 +1,188 @@
+"""The quantities of the accuracy page, evaluated on public timings."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from costmodel.calibration.accuracy import AccuracyRow
+from costmodel.calibration.building import Stack, chip_of, rows_of, samples_of
+from costmodel.calibration.evaluation_attention import AttentionStack, evaluate_attention
+from costmodel.calibration.evaluation_gemm import (
+    GemmStack,
+    GemmTargets,
+    Row,
+    across_labs,
+    evaluate_gemm,
+)
+from costmodel.calibration.evaluation_memory import collective_rows, memory_rows
+from costmodel.calibration.schema import Timings
+from costmodel.calibration.setups import SETUPS
+from costmodel.catalog.hardware import load_gpu
+from costmodel.timing.kernels.base import Chip
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Judged", "page_rows"]
+
+Judged = AccuracyRow | Row
+
+_GEMM: Sequence[tuple[str, str, str, GemmTargets]] = (
+    ("a100-80gb-sxm", "vidur", "", GemmTargets(unseen_shapes=(6.0, math.nan))),
+    ("a100-80gb-sxm", "aiconfigurator", "vllm", GemmTargets()),
+    ("a100-80gb-sxm", "aiconfigurator", "sglang/0.5.10", GemmTargets()),
+    ("a40", "vidur", "", GemmTargets()),
+    ("a30", "vidur", "", GemmTargets()),
+    ("h100-sxm", "vidur", "", GemmTargets()),
+    ("h100-sxm", "aiconfigurator", "vllm", GemmTargets()),
+    ("h200", "aiconfigurator", "vllm", GemmTargets()),
+    ("l40s", "aiconfigurator", "vllm", GemmTargets()),
+)
+_ACROSS = ((2, 0), (1, 0), (0, 1))
+"""Places in `_GEMM`: fitted on, predicted."""
+
+_ATTENTION: Sequence[tuple[str, str, tuple[str, ...]]] = (
+    ("a100-80gb-sxm", "vllm", ()),
+    ("a100-80gb-sxm", "sglang/0.5.10", ()),
+    ("a100-80gb-sxm", "trtllm", ()),
+    ("h100-sxm", "vllm", ("vllm_flash_attn_fa3", "vllm_vit_flash_attn_fa3")),
+    ("h100-sxm", "sglang", ("fa3", "flash_attention_v3")),
+    ("h100-sxm", "trtllm", ()),
+    ("h200", "vllm", ("vllm_flash_attn_fa3", "vllm_vit_flash_attn_fa3")),
+    ("l40s", "vllm", ()),
+    ("l40s", "trtllm", ()),
+)
+_KINDS = ("attention_prefill", "attention_encoder", "attention_decode")
+_ATTENTION_TARGETS: Mapping[str, Sequence[tuple[float, float] | None]] = {
+    "attention_prefill": ((6.5, 4.0), (6.5, 3.0)),
+    "attention_decode": ((12.0, math.nan),),
+}
+"""At most and aim [%]; no aim was set where it is NaN."""
+
+
+def page_rows(timings: Sequence[Timings]) -> Iterator[Judged]:
+    """Yield the rows of the page, each as soon as it is known.
+
+    Parameters
+    ----------
+    timings : sequence of Timings
+        Public timings of all kinds.
+
+    Yields
+    ------
+    AccuracyRow or Row
+        Products, attention, memory-bound kernels, collectives.
+    """
+    yield from _products(timings)
+    yield from _attention(timings)
+    yield from _memory_bound(timings)
+    yield from _collectives(timings)
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _chip(gpu: str) -> Chip:
+    return chip_of(load_gpu(gpu))
+
+
+def _frame(kind: str, timings: Sequence[Timings]) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.concat([item.frame for item in timings if item.kind == kind], ignore_index=True)
+
+
+def _products(timings: Sequence[Timings]) -> Iterator[Row]:
+    stacks = []
+    for gpu, source, software, targets in _GEMM:
+        stack = _gemm_stack(timings, Stack(gpu, source, software), targets)
+        stacks.append(stack)
+        _tell(f"gemm, {gpu}, {stack.software}")
+        yield from evaluate_gemm(stack)
+    for fitted, predicted in _ACROSS:
+        yield across_labs(stacks[fitted], stacks[predicted])
+
+
+def _gemm_stack(timings: Sequence[Timings], stack: Stack, targets: GemmTargets) -> GemmStack:
+    frame = rows_of("gemm", timings, stack)
+    chosen = stack.select(_frame("gemm", timings))
+    products = chosen[(chosen["tp"] == 1) & (chosen["model"].astype(str) != "")]
+    layers = {
+        str(model): tuple(
+            (int(n), int(k)) for n, k in sorted(set(zip(rows["n"], rows["k"], strict=True)))
+        )
+        for model, rows in products.groupby("model")
+        if stack.source.startswith("vidur")
+    }
+    samples = samples_of(SETUPS["gemm"], frame)
+    return GemmStack(
+        stack.device, _only(chosen, "source"), _only(chosen, "software"), _only(chosen, "dtype"),
+        _chip(stack.device), samples, layers, targets=targets,
+    )  # fmt: skip
+
+
+def _only(frame: pd.DataFrame, name: str) -> str:
+    return str(frame[name].mode()[0])
+
+
+def _attention(timings: Sequence[Timings]) -> Iterator[AccuracyRow]:
+    for kind in _KINDS:
+        for gpu, software, kernels in _ATTENTION:
+            stack = Stack(gpu, "aiconfigurator", software, kernels=kernels)
+            frame = rows_of(kind, timings, stack)
+            if frame.empty:
+                continue
+            chosen = stack.select(_frame(kind, timings))
+            kernel = str(frame.attrs["kernel"])
+            _tell(f"{kind}, {gpu}, {software} {kernel}")
+            judged = AttentionStack(
+                kind, gpu, _only(chosen, "source"), _only(chosen, "software"),
+                _only(chosen, "dtype"), kernel, _chip(gpu), samples_of(SETUPS[kind], frame),
+                _ATTENTION_TARGETS.get(kind, ()),
+            )  # fmt: skip
+            yield from evaluate_attention(judged)
+
+
+def _memory_bound(timings: Sequence[Timings]) -> Iterator[AccuracyRow]:
+    frame = _frame("memory_bound", timings)
+    frame = frame[frame["source"].str.startswith("vidur")]
+    for gpu, rows in frame.groupby("gpu", sort=True):
+        _tell(f"memory-bound, {gpu}")
+        yield from memory_rows(rows, _chip, max_rows=500, starts=1)
+
+
+def _collectives(timings: Sequence[Timings]) -> Iterator[AccuracyRow]:
+    """Within a node and not eager; all operations of a device together."""
+    frame = _frame("collective", timings)
+    frame = frame[(frame["topology"] == "single-node") & ~frame["software"].str.contains("eager")]
+    for gpu, part in frame.groupby("gpu", sort=True):
+        _tell(f"collectives, {gpu}")
+        rows = collective_rows(part, _chip, max_rows=500, starts=2)
+        for custom in (True, False):
+            chosen = [row for row in rows if row.quantity.startswith("custom") == custom]
+            if chosen:
+                yield _mean(chosen, "custom all-reduce" if custom else "NCCL, all operations")
+
+
+def _mean(rows: Sequence[AccuracyRow], quantity: str) -> AccuracyRow:
+    counts = [row.n for row in rows]
+    software = ", ".join(sorted({row.software for row in rows}))
+    return replace(
+        rows[0],
+        quantity=quantity,
+        n=sum(counts),
+        software=software,
+        mape_pct=float(np.average([row.mape_pct for row in rows], weights=counts)),
+        p90_pct=float(np.average([row.p90_pct for row in rows], weights=counts)),
+        bias_pct=float(np.average([row.bias_pct for row in rows], weights=counts)),
+        roofline_mape_pct=float(
+            np.average([row.roofline_mape_pct for row in rows], weights=counts)
+        ),
+    )
