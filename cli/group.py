@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import importlib
 import os
 import sys
@@ -18,6 +19,7 @@ __all__ = ["LazyGroup"]
 
 _LISTING = "costmodel.listing"
 _INTERRUPTED = 130
+_GC_THRESHOLD = (100_000, 50, 50)
 
 
 class LazyGroup(click.RichGroup):
@@ -76,6 +78,8 @@ class LazyGroup(click.RichGroup):
         """Run a command; what the caller got wrong is one line on stderr and exit code 2."""
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, False, **extra)
+        # Imports make many objects and little garbage: fewer collections save a tenth of a second.
+        gc.set_threshold(*_GC_THRESHOLD)
         try:
             code = super().main(args, prog_name, complete_var, False, **extra)
             sys.stdout.flush()
