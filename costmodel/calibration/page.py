@@ -33,8 +33,9 @@ How far predicted kernel times are from measured ones. Written by
 measurements and the shipped calibrations; a test fails when the calibrations change and this
 page does not.
 
-Errors are in % of the measured time, over kernels of at least 10 us unless a row says otherwise. MAPE is the mean absolute
-error, p90 its 90th percentile, "Roofline" the MAPE of the datasheet roofline on the same rows.
+Errors are in % of the measured time, over kernels of at least 10 us unless a row says otherwise.
+MAPE is the mean absolute error, p90 its 90th percentile, "Roofline" the MAPE of the datasheet
+roofline on the same rows.
 Figures are for shapes that were not fitted: whole (n, k), head configurations or model widths are
 left out together, or values of m where a row says so. The form of the models and a few settings
 were chosen on such left-out groups, so that a new lab's shapes may do somewhat worse. A dash means
