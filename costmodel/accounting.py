@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from costmodel.evaluation import Evaluation, evaluate_expressions, resolve
 from costmodel.memory import Memory, largest_batch
@@ -11,7 +11,7 @@ from costmodel.ops import ZERO, Op
 from costmodel.program import Program
 from costmodel.results import STAGES, OpRow, stage_of
 from costmodel.timing.device import Device
-from costmodel.timing.model import BOUNDS, PassTimes
+from costmodel.timing.model import BOUNDS, PassTimes, Provenance
 
 __all__ = [
     "bytes_by_stage",
@@ -20,8 +20,14 @@ __all__ = [
     "memory_section",
     "op_rows",
     "parameters",
+    "stage_provenance",
     "times_by_stage",
 ]
+
+
+_STAGE_NAMES = {"llm": "llm_prefill"}
+_WEAKNESS = get_args(Provenance)
+_MOST = 0.8
 
 
 def op_rows(evaluation: Evaluation, times: PassTimes) -> tuple[OpRow, ...]:
@@ -109,7 +115,40 @@ def interval(times: PassTimes) -> dict[str, Any]:
         return [float(times.low_s[kind]), float(times.high_s[kind])]
 
     kinds = ("any_stack", "same_stack")
-    return {"ttft": {kind: band(kind) for kind in kinds}, "level": times.level}
+    stages = {
+        _STAGE_NAMES.get(stage, stage): {
+            kind: [
+                float(times.stage_low_s[kind][stage]), float(times.stage_high_s[kind][stage]),
+            ]
+            for kind in kinds
+        }
+        for stage in next(iter(times.stage_low_s.values()), {})
+    }  # fmt: skip
+    return {
+        "ttft": {kind: band(kind) for kind in kinds},
+        "stages": stages,
+        "level": times.level,
+    }
+
+
+def stage_provenance(rows: Sequence[OpRow]) -> dict[str, str]:
+    """Return for each stage the weakest tag among the operators that make up most of its time.
+
+    Operators count from the longest on until they cover four fifths of the stage.
+    """
+    found = {}
+    for stage in STAGES:
+        own = sorted((row for row in rows if row.stage == stage), key=lambda row: -row.time_s)
+        total = sum(row.time_s for row in own)
+        covered, tags = 0.0, set()
+        for row in own:
+            if covered >= _MOST * total:
+                break
+            covered += row.time_s
+            tags.add(row.provenance)
+        if tags:
+            found[stage] = max(tags, key=_WEAKNESS.index)
+    return found
 
 
 def parameters(program: Program) -> dict[str, float]:

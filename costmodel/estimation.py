@@ -13,6 +13,7 @@ from costmodel.accounting import (
     memory_section,
     op_rows,
     parameters,
+    stage_provenance,
     times_by_stage,
 )
 from costmodel.case import Case, prepare
@@ -162,7 +163,7 @@ def _single(case: Case) -> Estimate:
         memory_bytes=memory_section(memory_now, program, device),
         time_s=times_by_stage(rows, prefill_times, decode_rows, decode_times),
         interval_s=interval(prefill_times),
-        provenance=provenance(case, prefill_times),
+        provenance=provenance(case, prefill_times) | {"stages": stage_provenance(rows)},
         notes=(*notes_of(case, plan), *prefill_times.notes),
         ops=rows,
         ops_decode=decode_rows,

@@ -70,7 +70,7 @@ class Question:
 
 @lru_cache(maxsize=4096)
 def case_of(question: Question) -> Case:
-    options = {"text_tokens": 64, "time_model": "ideal"} | dict(question.options)
+    options: dict[str, Any] = {"text_tokens": 64, "time_model": "ideal"} | dict(question.options)
     return prepare(question.model, question.gpu, compress=question.compress, **options)
 
 

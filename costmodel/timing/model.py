@@ -42,6 +42,8 @@ class PassTimes:
     low_s, high_s : dict of str to ndarray
         Bounds of the pass time by kind of band (``same_stack``, ``any_stack``);
         empty where nothing was measured.
+    stage_low_s, stage_high_s : dict of str to dict of str to ndarray
+        The same by operator stage within each kind of band; host time is in no stage.
     level : float, optional
         Probability the bands are meant to have.
     evidence : dict
@@ -56,6 +58,8 @@ class PassTimes:
     host_overhead_s: FloatArray
     low_s: dict[str, FloatArray] = field(default_factory=dict)
     high_s: dict[str, FloatArray] = field(default_factory=dict)
+    stage_low_s: dict[str, dict[str, FloatArray]] = field(default_factory=dict)
+    stage_high_s: dict[str, dict[str, FloatArray]] = field(default_factory=dict)
     level: float | None = None
     evidence: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()

@@ -69,6 +69,21 @@ def test_bands_hold_the_estimate_and_the_wider_one_the_other(gpu: str) -> None:
         assert found.interval_s["level"] == 0.9
 
 
+def test_stages_have_bands_and_the_weakest_tag_of_what_dominates_them() -> None:
+    found = result(compress="cluster:k=64")
+    for stage, bands in found.interval_s["stages"].items():
+        for low, high in bands.values():
+            assert low <= found.time_s[stage] <= high
+    assert set(found.interval_s["stages"]) == {
+        "vision_encoder", "projector", "compression", "llm_prefill", "lm_head",
+    }  # fmt: skip
+    tags = found.provenance["stages"]
+    # Encoder attention of the A100 is borrowed; every language-model product was measured.
+    assert tags["llm_prefill"] in ("measured", "interpolated")
+    assert tags["compression"] == "transferred"
+    assert set(result(gpu="v100-sxm").provenance["stages"].values()) == {"datasheet"}
+
+
 def test_transferred_bands_are_wider_than_measured_ones() -> None:
     def width(gpu: str) -> float:
         low, high = result(gpu=gpu).interval_s["ttft"]["same_stack"]

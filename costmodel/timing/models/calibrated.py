@@ -32,6 +32,7 @@ from costmodel.timing.roofline import limits
 __all__ = ["MODEL", "CalibratedKernels"]
 
 LEVEL = 0.9
+_DEVIATIONS = {"same_stack": same_stack_deviation, "any_stack": any_stack_deviation}
 _NAMED = 4
 # Parameter of attention fits whose timings include writing the KV cache.
 _CACHE_WRITE = "wt"
@@ -93,10 +94,8 @@ class CalibratedKernels:
             )
             for index, item in enumerate(timed)
         ]
-        bands = {
-            "same_stack": same_stack_deviation(parts),
-            "any_stack": any_stack_deviation(parts),
-        }
+        bands = {name: deviation(parts) for name, deviation in _DEVIATIONS.items()}
+        stages = _stage_bands(evaluation, parts)
         return PassTimes(
             op_s=op_s,
             bound=_bounds(evaluation, device),
@@ -104,10 +103,30 @@ class CalibratedKernels:
             host_overhead_s=host,
             low_s={name: np.maximum(total - down, 0.0) for name, (down, _) in bands.items()},
             high_s={name: total + up for name, (_, up) in bands.items()},
+            stage_low_s={name: stages[name][0] for name in stages},
+            stage_high_s={name: stages[name][1] for name in stages},
             level=LEVEL,
             evidence=_evidence(calibration, timed),
             notes=_notes(evaluation, calibration, timed, device),
         )
+
+
+def _stage_bands(
+    evaluation: Evaluation, parts: Sequence[Part]
+) -> dict[str, tuple[dict[str, FloatArray], dict[str, FloatArray]]]:
+    """Bounds of each stage's time, by kind of band."""
+    by_stage: dict[str, list[Part]] = {}
+    for op, part in zip(evaluation.ops, parts, strict=True):
+        by_stage.setdefault(op.stage, []).append(part)
+    found = {}
+    for name, deviation in _DEVIATIONS.items():
+        low, high = {}, {}
+        for stage, own in by_stage.items():
+            time_s = np.sum([part.time_s for part in own], axis=0)
+            down, up = deviation(own)
+            low[stage], high[stage] = np.maximum(time_s - down, 0.0), time_s + up
+        found[name] = (low, high)
+    return found
 
 
 def _evidence(calibration: Calibration, timed: Sequence[_Timed]) -> dict[str, Any]:
