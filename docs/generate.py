@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import yaml
+
 import costmodel
 from costmodel.catalog.hardware import load_gpu
 from costmodel.catalog.models_io import load_model
@@ -127,11 +129,52 @@ def models() -> str:
     )  # fmt: skip
 
 
+def published_latencies() -> str:
+    """Measured first-token latencies of others beside ours."""
+    data = yaml.safe_load((HERE.parent / "data" / "published_latencies.yaml").read_text("utf-8"))
+    text = "# Published latencies beside ours\n\n"
+    text += "What others measured on hardware, and what the calibrated model says for the whole\n"
+    text += (
+        "request: TTFT [ms] with the 90 % band for any lab and software. `eager` is the code of\n"
+    )
+    text += "papers: unfused kernels and eager attention. A table to learn from, not a target:\n"
+    text += "sources rarely say which software ran or what is included, and one baseline is\n"
+    text += "reported at 57.8 and at 138 ms.\n\n"
+    rows = []
+    for row in data["rows"]:
+        cells = []
+        for runtime, attention in (("eager", "eager"), ("compiled", "flash"),
+                                   ("cuda-graph", "flash")):  # fmt: skip
+            result = costmodel.estimate(
+                row["model"], row["gpu"], text_tokens=row["text_tokens"],
+                visual_tokens=row["visual_tokens"], runtime=runtime, attention=attention,
+                weights_dtype=row.get("weights_dtype"),
+            )  # fmt: skip
+            low, high = (1e3 * bound for bound in result.interval_s["ttft"]["any_stack"])
+            inside = "**inside**" if low <= row["measured_ms"] <= high else "outside"
+            ttft = 1e3 * result.time_s["ttft"]
+            cells.append(f"{ttft:.1f} ({low:.0f} to {high:.0f}), {inside}")
+        weights = f", {row['weights_dtype']} weights" if "weights_dtype" in row else ""
+        rows.append(
+            (
+                f"`{row['model']}`{weights}, {row['visual_tokens']} + {row['text_tokens']} tokens",
+                f"`{row['gpu']}`",
+                f"{row['measured_ms']:g}",
+                *cells,
+                f"[{row['source']}]({row['url']}); open: {row['assumed']}",
+            )
+        )
+    return text + _table(
+        ("Request", "GPU", "Measured ms", "eager", "compiled", "cuda-graph", "Source"), rows
+    )
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "nomenclature.md": nomenclature,
     "methods.md": methods,
     "devices.md": devices,
     "models.md": models,
+    "published-latencies.md": published_latencies,
 }
 
 

@@ -21,7 +21,9 @@ def generator() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", ["nomenclature.md", "methods.md", "devices.md", "models.md"])
+@pytest.mark.parametrize(
+    "name", ["nomenclature.md", "methods.md", "devices.md", "models.md", "published-latencies.md"]
+)
 def test_page_is_fresh(generator: ModuleType, name: str) -> None:
     page = (ROOT / "docs" / "reference" / name).read_text(encoding="utf-8")
     assert page == generator.NOTICE + generator.PAGES[name](), "run: python docs/generate.py"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -34,18 +33,19 @@ __all__ = ["Judged", "page_rows"]
 Judged = AccuracyRow | Row
 
 _GEMM: Sequence[tuple[str, str, str, GemmTargets]] = (
-    ("a100-80gb-sxm", "vidur", "", GemmTargets(unseen_shapes=(6.0, math.nan))),
-    ("a100-80gb-sxm", "aiconfigurator", "vllm", GemmTargets()),
-    ("a100-80gb-sxm", "aiconfigurator", "sglang/0.5.10", GemmTargets()),
-    ("a40", "vidur", "", GemmTargets()),
+    ("a100-80gb-sxm", "vidur", "", GemmTargets((6.0, 4.5), (5.0, 3.0), (3.3, 2.2))),
+    ("a100-80gb-sxm", "aiconfigurator", "vllm", GemmTargets((6.5, 4.5))),
+    ("a100-80gb-sxm", "aiconfigurator", "sglang/0.5.10", GemmTargets((6.5, 4.5), (5.0, 3.0))),
+    ("a40", "vidur", "", GemmTargets((7.8, 6.0), (5.0, 3.0), (5.5, 4.0))),
     ("a30", "vidur", "", GemmTargets()),
-    ("h100-sxm", "vidur", "", GemmTargets()),
-    ("h100-sxm", "aiconfigurator", "vllm", GemmTargets()),
-    ("h200", "aiconfigurator", "vllm", GemmTargets()),
-    ("l40s", "aiconfigurator", "vllm", GemmTargets()),
+    ("h100-sxm", "vidur", "", GemmTargets((9.0, 7.0), (5.0, 3.0), (8.0, 6.0))),
+    ("h100-sxm", "aiconfigurator", "vllm", GemmTargets((6.5, 5.0), (5.0, 3.0))),
+    ("h200", "aiconfigurator", "vllm", GemmTargets((6.0, 4.8), (5.0, 3.0))),
+    ("l40s", "aiconfigurator", "vllm", GemmTargets((11.5, 8.0), (5.0, 3.0))),
 )
 _ACROSS = ((2, 0), (1, 0), (0, 1))
 """Places in `_GEMM`: fitted on, predicted."""
+_ACROSS_TARGET = (13.0, 8.0)
 
 _ATTENTION: Sequence[tuple[str, str, tuple[str, ...]]] = (
     ("a100-80gb-sxm", "vllm", ()),
@@ -59,11 +59,17 @@ _ATTENTION: Sequence[tuple[str, str, tuple[str, ...]]] = (
     ("l40s", "trtllm", ()),
 )
 _KINDS = ("attention_prefill", "attention_encoder", "attention_decode")
-_ATTENTION_TARGETS: Mapping[str, Sequence[tuple[float, float] | None]] = {
-    "attention_prefill": ((6.5, 4.0), (6.5, 3.0)),
-    "attention_decode": ((12.0, math.nan),),
+_ATTENTION_TARGETS: Mapping[tuple[str, str], Sequence[tuple[float, float] | None]] = {
+    ("a100-80gb-sxm", "attention_prefill"): ((6.5, 4.0), (6.5, 3.0)),
+    ("a100-80gb-sxm", "attention_decode"): ((12.0, 4.0),),
+    ("h100-sxm", "attention_prefill"): ((12.0, 8.0), (10.0, 6.0)),
+    ("h100-sxm", "attention_encoder"): ((8.0, 5.0),),
+    ("h100-sxm", "attention_decode"): ((12.0, 4.0),),
+    ("l40s", "attention_prefill"): ((6.5, 4.5), (8.0, 3.5)),
+    ("l40s", "attention_encoder"): ((6.5, 4.7),),
+    ("l40s", "attention_decode"): ((15.0, 8.0),),
 }
-"""At most and aim [%]; no aim was set where it is NaN."""
+"""At most and aim [%] by device and kind."""
 
 
 def page_rows(timings: Sequence[Timings]) -> Iterator[Judged]:
@@ -107,7 +113,7 @@ def _products(timings: Sequence[Timings]) -> Iterator[Row]:
         _tell(f"gemm, {gpu}, {stack.software}")
         yield from evaluate_gemm(stack)
     for fitted, predicted in _ACROSS:
-        yield across_labs(stacks[fitted], stacks[predicted])
+        yield across_labs(stacks[fitted], stacks[predicted], _ACROSS_TARGET)
 
 
 def _gemm_stack(timings: Sequence[Timings], stack: Stack, targets: GemmTargets) -> GemmStack:
@@ -145,7 +151,7 @@ def _attention(timings: Sequence[Timings]) -> Iterator[AccuracyRow]:
             judged = AttentionStack(
                 kind, gpu, _only(chosen, "source"), _only(chosen, "software"),
                 _only(chosen, "dtype"), kernel, _chip(gpu), samples_of(SETUPS[kind], frame),
-                _ATTENTION_TARGETS.get(kind, ()),
+                _ATTENTION_TARGETS.get((gpu, kind), ()),
             )  # fmt: skip
             yield from evaluate_attention(judged)
 

@@ -25,9 +25,10 @@ def result(model: str = "llava-1.5-7b", gpu: str = "a100-80gb-sxm", **options: A
 
 
 def test_devices_with_a_calibration() -> None:
-    # Those the issue names: measured, and the RTX A6000 by transfer.
+    # Measured ones, the RTX A6000 by transfer, and siblings of the same chip.
     assert WITH_DEFAULT == [
-        "a100-80gb-sxm", "a30", "a40", "h100-sxm", "h200", "l40s", "rtx-a6000",
+        "a100-40gb-pcie", "a100-40gb-sxm", "a100-80gb-pcie", "a100-80gb-sxm", "a30", "a40",
+        "a800-80gb-sxm", "h100-pcie", "h100-sxm", "h200", "l40s", "rtx-a6000",
     ]  # fmt: skip
 
 
@@ -90,6 +91,10 @@ def test_transferred_bands_are_wider_than_measured_ones() -> None:
         return float(np.log(high / low))
 
     assert width("rtx-a6000") > width("a40")
+    assert width("a800-80gb-sxm") > width("a100-80gb-sxm")
+    sibling = result(gpu="a800-80gb-sxm")
+    assert {op.provenance for op in sibling.ops} == {"transferred"}
+    assert any("fitted on another device" in note for note in sibling.notes)
 
 
 def test_provenance_of_operators() -> None:

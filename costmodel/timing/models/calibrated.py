@@ -34,6 +34,8 @@ __all__ = ["MODEL", "CalibratedKernels"]
 LEVEL = 0.9
 _DEVIATIONS = {"same_stack": same_stack_deviation, "any_stack": any_stack_deviation}
 _NAMED = 4
+# Another device's calibration, scaled by datasheets: the width that transfers are given.
+_SIBLING_WIDENS = 1.5
 # Parameter of attention fits whose timings include writing the KV cache.
 _CACHE_WRITE = "wt"
 # A kind without any data runs at the datasheet roof or up to this much slower.
@@ -210,6 +212,8 @@ def _time(
     single = np.broadcast_to(kernel_time_s(fit, wanted.sizes, chip), evaluation.points)
     outside = np.broadcast_to(distance_outside(fit, wanted.sizes), evaluation.points)
     low, high = band_ratios(fit, wanted.sizes, single, outside)
+    if calibration.device != device.profile.name:
+        low, high = low**_SIBLING_WIDENS, high**_SIBLING_WIDENS
     return _Timed(
         time_s=single * wanted.kernels,
         low=np.broadcast_to(low, evaluation.points),
