@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Literal
 
 import yaml
 
@@ -11,6 +12,7 @@ import costmodel
 from costmodel.catalog.hardware import load_gpu
 from costmodel.catalog.models_io import load_model
 from costmodel.compression.method import load_method
+from costmodel.specs.hardware import ComputeDtype, HardwareProfile
 from costmodel.symbols import TABLE
 
 HERE = Path(__file__).resolve().parent / "reference"
@@ -67,15 +69,18 @@ def methods() -> str:
     return text
 
 
+def _peak(
+    gpu: HardwareProfile, dtype: ComputeDtype, engine: Literal["tensor", "vector"] = "tensor"
+) -> str:
+    rate = gpu.peak_flops_per_s(dtype, engine)
+    return f"{rate / 1e12:.4g}" if rate else ""
+
+
 def devices() -> str:
     """Every GPU profile."""
     rows = []
     for name in costmodel.list_gpus():
         gpu = load_gpu(name)
-
-        def peak(dtype: str, engine: str = "tensor", gpu: object = gpu) -> str:
-            rate = gpu.peak_flops_per_s(dtype, engine)  # type: ignore[attr-defined]
-            return f"{rate / 1e12:.4g}" if rate else ""
 
         rows.append(
             (
@@ -84,11 +89,11 @@ def devices() -> str:
                 str(gpu.multiprocessors),
                 f"{gpu.capacity_bytes / 2**30:.4g}",
                 f"{gpu.bandwidth_bytes_per_s / 1e9:.5g}",
-                peak("fp32", "vector"),
-                peak("fp16"),
-                peak("bf16"),
-                peak("fp8"),
-                peak("int8"),
+                _peak(gpu, "fp32", "vector"),
+                _peak(gpu, "fp16"),
+                _peak(gpu, "bf16"),
+                _peak(gpu, "fp8"),
+                _peak(gpu, "int8"),
                 f"{gpu.link_bytes_per_s / 1e9:.4g}",
                 f"{gpu.tdp.si:g}",
             )

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from costmodel.calibration.accuracy import AccuracyRow, judge
 from costmodel.calibration.fitting import Samples, fit
 from costmodel.calibration.residuals import (
     NEAR,
@@ -24,7 +25,14 @@ from costmodel.timing.kernels.base import Chip, FloatArray
 from costmodel.timing.kernels.gemm import BENCHMARK_MODEL, GemmModel
 from costmodel.timing.kernels.residual import coordinates
 
-__all__ = ["GemmStack", "GemmTargets", "Row", "across_labs", "evaluate_gemm", "residual_kind"]
+__all__ = [
+    "AccuracyRow",
+    "GemmStack",
+    "GemmTargets",
+    "across_labs",
+    "evaluate_gemm",
+    "residual_kind",
+]
 
 _SHORTEST_S = 10e-6
 _FIT_OPTIONS: dict[str, Any] = {"max_rows": 2000, "starts": 1}
@@ -76,48 +84,12 @@ class GemmStack:
     targets: GemmTargets = GemmTargets()
 
 
-@dataclass(frozen=True)
-class Row:
-    """One line of the accuracy table; errors in % of measured time.
-
-    Attributes
-    ----------
-    quantity : str
-        What is predicted.
-    gpu, source, software, dtype : str
-        The stack.
-    n : int
-        Rows, or sums, predicted out of sample.
-    mape_pct, p90_pct : float
-        Mean and 90th percentile of the absolute error.
-    bias_pct : float
-        Median error; positive where predictions are too long.
-    roofline_mape_pct : float
-        Mean absolute error of the datasheet roofline on the same rows.
-    target_at_most, target_aim : float or None
-        Goals for `mape_pct`.
-    """
-
-    quantity: str
-    gpu: str
-    source: str
-    software: str
-    dtype: str
-    n: int
-    mape_pct: float
-    p90_pct: float
-    bias_pct: float
-    roofline_mape_pct: float
-    target_at_most: float | None
-    target_aim: float | None
-
-
 def residual_kind(samples: Samples) -> tuple[float, float, float]:
     """Return the correlation lengths that pay: far-reaching ones need many (n, k)."""
     return WIDE if len(np.unique(samples.groups)) >= _WIDE_GROUPS else NEAR
 
 
-def evaluate_gemm(stack: GemmStack) -> list[Row]:
+def evaluate_gemm(stack: GemmStack) -> list[AccuracyRow]:
     """Return the rows of one stack: unseen shapes, unseen m, sums over a layer.
 
     Parameters
@@ -127,7 +99,7 @@ def evaluate_gemm(stack: GemmStack) -> list[Row]:
 
     Returns
     -------
-    list of Row
+    list of AccuracyRow
         Without unseen m if 24 or fewer were measured, without the sums if the stack names
         no layers.
     """
@@ -148,7 +120,7 @@ def evaluate_gemm(stack: GemmStack) -> list[Row]:
     return rows
 
 
-def across_labs(fitted: GemmStack, predicted: GemmStack, target: Target = None) -> Row:
+def across_labs(fitted: GemmStack, predicted: GemmStack, target: Target = None) -> AccuracyRow:
     """Return how well a fit to one lab's timings predicts another's on the same GPU."""
     train, test = _long(fitted.samples), _long(predicted.samples)
     values = fit(fitted.model, train, fitted.chip, **_FIT_OPTIONS).values
@@ -165,7 +137,7 @@ def roofline_s(stack: GemmStack, samples: Samples) -> FloatArray:
     return np.maximum(compute, moved / stack.chip.bandwidth_bytes_per_s)
 
 
-def _unseen_m(stack: GemmStack, samples: Samples) -> Row:
+def _unseen_m(stack: GemmStack, samples: Samples) -> AccuracyRow:
     """Fit on every fifth value of m, at least 24, and predict the others of the same (n, k)."""
     values_of_m = np.unique(samples.shapes["m"])
     kept = max(_FEWEST_M, len(values_of_m) // _M_VALUES_KEPT)
@@ -186,7 +158,7 @@ def _unseen_m(stack: GemmStack, samples: Samples) -> Row:
     )  # fmt: skip
 
 
-def _layer_sums(stack: GemmStack, samples: Samples) -> Row:
+def _layer_sums(stack: GemmStack, samples: Samples) -> AccuracyRow:
     """Sum the products of a layer at tokens >= 128, every (n, k) of its model left out."""
     shapes = samples.shapes
     sums = []
@@ -221,11 +193,7 @@ def _row(
     predicted: FloatArray,
     roof: FloatArray,
     target: Target,
-) -> Row:
-    error = 100 * (predicted / measured - 1)
-    at_most, aim = target or (None, None)
-    return Row(
-        quantity, stack.gpu, stack.source, stack.software, stack.dtype, len(measured),
-        float(np.abs(error).mean()), float(np.quantile(np.abs(error), 0.9)),
-        float(np.median(error)), float(100 * np.abs(roof / measured - 1).mean()), at_most, aim,
-    )  # fmt: skip
+) -> AccuracyRow:
+    labels = (stack.gpu, stack.source, stack.software, stack.dtype)
+    # The samples hold long kernels only; sums are judged whatever their length.
+    return judge(quantity, labels, measured, predicted, roof, targets=target, least_s=0.0)

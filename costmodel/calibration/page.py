@@ -9,8 +9,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from costmodel.calibration.accuracy import AccuracyRow
 from costmodel.calibration.loading import load_timings
-from costmodel.calibration.page_rows import Judged, page_rows
+from costmodel.calibration.page_rows import page_rows
 from costmodel.calibration.page_tables import (
     BEGIN,
     END,
@@ -73,12 +74,12 @@ run 2026-11.
 """
 
 
-def page(rows: Sequence[Judged], sums: Sequence[PrefillSum]) -> str:
+def page(rows: Sequence[AccuracyRow], sums: Sequence[PrefillSum]) -> str:
     """Return the whole page.
 
     Parameters
     ----------
-    rows : sequence of AccuracyRow or Row
+    rows : sequence of AccuracyRow
         Quantities with their targets.
     sums : sequence of PrefillSum
         Prefill by length.

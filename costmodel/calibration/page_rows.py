@@ -15,7 +15,6 @@ from costmodel.calibration.evaluation_attention import AttentionStack, evaluate_
 from costmodel.calibration.evaluation_gemm import (
     GemmStack,
     GemmTargets,
-    Row,
     across_labs,
     evaluate_gemm,
 )
@@ -28,9 +27,8 @@ from costmodel.timing.kernels.base import Chip
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Judged", "page_rows"]
+__all__ = ["AccuracyRow", "page_rows"]
 
-Judged = AccuracyRow | Row
 
 _GEMM: Sequence[tuple[str, str, str, GemmTargets]] = (
     ("a100-80gb-sxm", "vidur", "", GemmTargets((6.0, 4.5), (5.0, 3.0), (3.3, 2.2))),
@@ -72,7 +70,7 @@ _ATTENTION_TARGETS: Mapping[tuple[str, str], Sequence[tuple[float, float] | None
 """At most and aim [%] by device and kind."""
 
 
-def page_rows(timings: Sequence[Timings]) -> Iterator[Judged]:
+def page_rows(timings: Sequence[Timings]) -> Iterator[AccuracyRow]:
     """Yield the rows of the page, each as soon as it is known.
 
     Parameters
@@ -82,7 +80,7 @@ def page_rows(timings: Sequence[Timings]) -> Iterator[Judged]:
 
     Yields
     ------
-    AccuracyRow or Row
+    AccuracyRow
         Products, attention, memory-bound kernels, collectives.
     """
     yield from _products(timings)
@@ -105,7 +103,7 @@ def _frame(kind: str, timings: Sequence[Timings]) -> pd.DataFrame:
     return pd.concat([item.frame for item in timings if item.kind == kind], ignore_index=True)
 
 
-def _products(timings: Sequence[Timings]) -> Iterator[Row]:
+def _products(timings: Sequence[Timings]) -> Iterator[AccuracyRow]:
     stacks = []
     for gpu, source, software, targets in _GEMM:
         stack = _gemm_stack(timings, Stack(gpu, source, software), targets)

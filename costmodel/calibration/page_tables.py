@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from costmodel.calibration.page_rows import Judged
+from costmodel.calibration.accuracy import AccuracyRow
 from costmodel.calibration.prefill_sum import TOKENS, PrefillSum, mean_error_pct
 from costmodel.catalog.calibrations import list_calibrations, load_calibration
 from costmodel.catalog.hardware import load_gpu
@@ -98,14 +98,14 @@ def _band(bands: BandTable) -> str:
     return " to ".join(dict.fromkeys(shown))
 
 
-def target_table(rows: Sequence[Judged]) -> str:
+def target_table(rows: Sequence[AccuracyRow]) -> str:
     """Return the quantities with what was asked and what was reached."""
     header = ("Quantity", "Device", "Measured with", "n", "At most", "Aim", "Reached", "p90",
               "Bias", "Roofline", "Met")  # fmt: skip
     return table(header, [_judged(row) for row in rows])
 
 
-def _judged(row: Judged) -> tuple[str, ...]:
+def _judged(row: AccuracyRow) -> tuple[str, ...]:
     met = "-"
     if row.target_at_most is not None:
         met = "yes" if row.mape_pct <= row.target_at_most else "**no**"
@@ -121,7 +121,7 @@ def _goal(goal: float | None) -> str:
     return "-" if goal is None or math.isnan(goal) else f"{goal:g}"
 
 
-def missed(rows: Sequence[Judged]) -> str:
+def missed(rows: Sequence[AccuracyRow]) -> str:
     """Return a line for each quantity that is worse than asked, with the reason."""
     lines = [
         f"- {row.quantity}, {row.gpu}, {row.software}: {row.mape_pct:.1f} %, "
@@ -132,7 +132,7 @@ def missed(rows: Sequence[Judged]) -> str:
     return "".join(lines) or "None.\n"
 
 
-def _reason(row: Judged) -> str:
+def _reason(row: AccuracyRow) -> str:
     for quantity, gpu, software, reason in _REASONS:
         if quantity in row.quantity and gpu in ("", row.gpu) and row.software.startswith(software):
             return reason
