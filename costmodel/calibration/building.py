@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from costmodel.calibration.attention_stacks import settings_of
 from costmodel.calibration.bands import bands_from_residuals
+from costmodel.calibration.dtypes import DTYPES, dtype_name
 from costmodel.calibration.elementwise_bytes import elementwise_sizes
 from costmodel.calibration.fitting import Samples, fit, group_folds
 from costmodel.calibration.residuals import fit_residual
@@ -34,6 +35,7 @@ _LEVEL = 0.9
 _WORTH = 0.03
 _FOLDS = 4
 _PRECISION = 6
+_COUNTED_BYTES = 2.0
 _WEIGHT_BYTES = {"gemm_w8a16": 1.0, "gemm_w4a16": 0.5}
 
 
@@ -69,25 +71,58 @@ class Stack:
         return frame[keep]
 
 
-def chip_of(profile: HardwareProfile) -> Chip:
-    """Return the datasheet figures that kernel models scale with, for 16-bit products.
+def chip_of(profile: HardwareProfile, kind: str = "gemm", dtype: str = "fp16") -> Chip:
+    """Return the datasheet figures that the kernel model of a kind scales with.
+
+    Parameters
+    ----------
+    profile : HardwareProfile
+        The device.
+    kind : str
+        A key of `SETUPS`.
+    dtype : str
+        Format of the rows; of several, joined by commas, the first counts.
+
+    Returns
+    -------
+    Chip
+
+    Raises
+    ------
+    CostModelError
+        If the profile has no peak rate of the format.
 
     Examples
     --------
     >>> from costmodel.catalog.hardware import load_gpu
     >>> chip_of(load_gpu("a40")).multiprocessors
     84
+    >>> chip_of(load_gpu("a40"), "gemm", "fp32").peak_flops_per_s / 1e12
+    37.4
     """
-    peak = profile.peak_flops_per_s("fp16") or profile.peak_flops_per_s("fp32", "vector")
+    name = dtype_name(dtype.partition(",")[0]) if dtype else "fp16"
+    single = name in ("fp32", "tf32") or profile.peak_flops_per_s("fp16") is None
+    peak = profile.peak_flops_per_s("fp16")
+    if single:
+        vector = profile.peak_flops_per_s("fp32", "vector")
+        peak = profile.peak_flops_per_s("tf32") if name == "tf32" else vector
     if peak is None:
-        raise CostModelError(f"{profile.name}: no fp16 or fp32 peak rate to scale with")
-    return Chip(
+        raise CostModelError(f"{profile.name}: no peak rate of {name} to scale with")
+    chip = Chip(
         peak_flops_per_s=peak,
         bandwidth_bytes_per_s=profile.bandwidth_bytes_per_s,
         l2_bytes=profile.l2_cache.si,
         multiprocessors=profile.multiprocessors,
         link_bytes_per_s=profile.link_bytes_per_s,
     )
+    counts_elements = SETUPS[kind].timings not in ("memory_bound", "collective")
+    return chip.for_elements(_element_bytes(name)) if counts_elements else chip
+
+
+def _element_bytes(dtype: str) -> float:
+    """Size of an activation; models of narrower ones than 16 bits do not exist."""
+    known = DTYPES.get(dtype)
+    return max(known.activation_bytes, _COUNTED_BYTES) if known else _COUNTED_BYTES
 
 
 def rows_of(kind: str, timings: Sequence[Timings], stack: Stack) -> pd.DataFrame:
@@ -150,7 +185,7 @@ def roofline_s(kind: str, frame: pd.DataFrame, chip: Chip) -> FloatArray:
     # A product of weights has one operand of each, a decode step one query.
     whole = whole.assign(**{name: 1 for name in ("batch", "q_len") if name not in whole})
     flops = FLOPS[setup.timings](whole)
-    moved = BYTES[setup.timings](whole, 2.0, _WEIGHT_BYTES.get(kind, 2.0))
+    moved = BYTES[setup.timings](whole, _COUNTED_BYTES, _WEIGHT_BYTES.get(kind, _COUNTED_BYTES))
     return np.maximum(flops / chip.peak_flops_per_s, moved / chip.bandwidth_bytes_per_s)
 
 
@@ -203,7 +238,7 @@ def build_kind(
         If there are too few rows.
     """
     setup = SETUPS[kind]
-    chip = chip_of(profile)
+    chip = chip_of(profile, kind, dtype)
     samples = samples_of(setup, frame)
     known = settings_of(kind, frame.attrs["kernel"], samples) if frame.attrs.get("kernel") else {}
     setup = replace(setup, fixed={**setup.fixed, **known, **(fixed or {})})

@@ -1,10 +1,11 @@
 """What the operators of public memory-bound timings read and write.
 
 Vidur times the operators of its vLLM fork [1]_ one kernel at a time.  Elements
-are 16 bits; weights of norms and cosine tables are small and left out.
+have the width of the row's format; weights of norms and cosine tables are small and
+left out.
 
 ==========================  ============  ==========================================
-operator                    kind          bytes per element of ``rows x cols``
+operator                    kind          elements per element of ``rows x cols``
 ==========================  ============  ==========================================
 input_layernorm,            rmsnorm       one read, one write [2]_; phi-2: layernorm
 post_attention_layernorm                  (``torch.nn.LayerNorm``)
@@ -17,6 +18,11 @@ attn_rope                   rotary        queries and keys in place: one read, o
                                           write [4]_
 emb                         copy          gathered rows: one read, one write
 softmax, layernorm, gelu    of that name  one read, one write (LLMCompass [5]_)
+rmsnorm, rotary, gather,    of that name  one read, one write
+copy
+silu_mul                    activation    two reads, one write
+argmin, topk, sum           reduction     one read
+scatter_add                 reduction     one read, one write
 ==========================  ============  ==========================================
 
 A rotary block has 512 threads of two elements: it goes over the queries and
@@ -40,6 +46,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from costmodel.calibration.dtypes import DTYPES, dtype_name
 from costmodel.errors import CostModelError
 from costmodel.timing.kernels.base import FloatArray
 
@@ -48,7 +55,6 @@ if TYPE_CHECKING:
 
 __all__ = ["OPERATORS", "Moved", "elementwise_sizes"]
 
-_ELEMENT_BYTES = 2.0
 _ROTARY_PASS = 1024.0
 _TWO_ADDITIONS = ("phi-2",)
 _LAYER_NORM = ("phi-2",)
@@ -89,6 +95,15 @@ OPERATORS: Mapping[str, Moved] = {
     "softmax": Moved("softmax", 1, 1),
     "layernorm": Moved("layernorm", 1, 1),
     "gelu": Moved("gelu", 1, 1),
+    "rmsnorm": Moved("rmsnorm", 1, 1),
+    "silu_mul": Moved("activation", 2, 1),
+    "rotary": Moved("rotary", 1, 1),
+    "gather": Moved("gather", 1, 1),
+    "copy": Moved("copy", 1, 1),
+    "argmin": Moved("reduction", 1, 0),
+    "topk": Moved("reduction", 1, 0),
+    "sum": Moved("reduction", 1, 0),
+    "scatter_add": Moved("reduction", 1, 1),
 }
 """Traffic by operator name; `elementwise_sizes` treats gated and phi-2 rows apart."""
 
@@ -99,7 +114,8 @@ def elementwise_sizes(frame: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     frame : pandas.DataFrame
-        Tidy memory-bound timings: op, model, tp, gated, rows, cols, time_us.
+        Tidy memory-bound timings: op, model, tp, gated, rows, cols, time_us, and dtype
+        where elements are not 16 bits.
 
     Returns
     -------
@@ -127,7 +143,7 @@ def elementwise_sizes(frame: pd.DataFrame) -> pd.DataFrame:
     twice = (frame["op"] == "add") & frame["model"].isin(_TWO_ADDITIONS)
     kernels = np.where(twice, 2.0, 1.0)
     cols = _columns(frame)
-    size = frame["rows"].to_numpy(dtype=np.float64) * cols * _ELEMENT_BYTES
+    size = frame["rows"].to_numpy(dtype=np.float64) * cols * _element_bytes(frame)
     return pd.DataFrame(
         {
             "kind": kind,
@@ -139,6 +155,17 @@ def elementwise_sizes(frame: pd.DataFrame) -> pd.DataFrame:
         },
         index=frame.index,
     )
+
+
+def _element_bytes(frame: pd.DataFrame) -> float | FloatArray:
+    if "dtype" not in frame:
+        return 2.0
+    sizes = {
+        name: known.activation_bytes if (known := DTYPES.get(dtype_name(str(name)))) else 2.0
+        for name in frame["dtype"].unique()
+    }
+    result: FloatArray = frame["dtype"].map(sizes).to_numpy(dtype=np.float64)
+    return result
 
 
 def _columns(frame: pd.DataFrame) -> FloatArray:

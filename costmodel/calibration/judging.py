@@ -167,7 +167,7 @@ def _judge(
     given: Calibration | None,
     min_time_us: float,
 ) -> Judged:
-    chip = chip_of(profile)
+    chip = chip_of(profile, stack.kind, stack.dtype)
     frame = rows_of(stack.kind, stack.timings, Stack(stack.gpu))
     kernel = str(frame.attrs.get("kernel", ""))
     frame = frame[frame["time_s"] >= min_time_us * 1e-6].reset_index(drop=True)

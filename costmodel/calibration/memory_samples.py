@@ -34,6 +34,7 @@ FIXED: Mapping[str, Mapping[str, float]] = {
     "activation": {"oc": 2.0},
     "rotary": {"lx": 1.0, "lm": 1.0},
     "gather": {"lx": 1.0},
+    "copy": _BYTES_ONLY,
 }
 """Parameters that are not fitted, by kind.
 

@@ -153,12 +153,23 @@ def _collective(model: str, ops: tuple[object, ...]) -> Setup:
 
 
 SETUPS: dict[str, Setup] = {
-    "gemm": _gemm("tile_wave", ("fp16", "bf16")),
+    "gemm": _gemm("tile_wave", ("fp16", "bf16", "fp32", "tf32")),
     "gemm_w8a16": _gemm("tile_wave_w8a16", ("w8a16",)),
     "gemm_w4a16": _gemm("tile_wave_w4a16", ("w4a16",)),
     **{
         kind: _memory_bound(kind)
-        for kind in ("rmsnorm", "layernorm", "activation", "gelu", "rotary", "add", "gather")
+        for kind in (
+            "rmsnorm",
+            "layernorm",
+            "activation",
+            "gelu",
+            "rotary",
+            "add",
+            "gather",
+            "softmax",
+            "copy",
+            "reduction",
+        )
     },
     "attention_prefill": _attention("attention_prefill", "flash_causal", "kv_len"),
     "attention_encoder": _attention("attention_encoder", "flash_encoder", "kv_len"),

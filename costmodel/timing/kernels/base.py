@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -15,6 +15,8 @@ FloatArray = npt.NDArray[np.float64]
 
 Shapes = Mapping[str, FloatArray]
 """Sizes by name (m, n, k; batch, q_len ...), broadcast against each other."""
+
+_COUNTED_BYTES = 2.0
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,33 @@ class Chip:
     l2_bytes: float
     multiprocessors: int
     link_bytes_per_s: float
+
+    def for_elements(self, element_bytes: float) -> Chip:
+        """Return the chip as models of products and attention see it.
+
+        They count operands of 16 bits; wider ones take as much of bandwidth and cache as
+        that many more of them.
+
+        Parameters
+        ----------
+        element_bytes : float
+            Size of an activation [B].
+
+        Returns
+        -------
+        Chip
+
+        Examples
+        --------
+        >>> Chip(1e12, 100e9, 4e6, 2, 1e9).for_elements(4).bandwidth_bytes_per_s
+        50000000000.0
+        """
+        share = _COUNTED_BYTES / element_bytes
+        return replace(
+            self,
+            bandwidth_bytes_per_s=self.bandwidth_bytes_per_s * share,
+            l2_bytes=self.l2_bytes * share,
+        )
 
 
 @dataclass(frozen=True)

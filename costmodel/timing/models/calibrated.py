@@ -13,7 +13,7 @@ from costmodel.errors import UnsupportedError
 from costmodel.evaluation import Evaluation, FloatArray
 from costmodel.ops import Op
 from costmodel.specs.calibration import Calibration, KindFit
-from costmodel.specs.workload import Deployment
+from costmodel.specs.workload import DTYPE_BYTES, Deployment
 from costmodel.symbols import sym
 from costmodel.timing.composition import Part, any_stack_deviation, same_stack_deviation
 from costmodel.timing.device import Device
@@ -41,6 +41,9 @@ _CACHE_WRITE = "wt"
 # A kind without any data runs at the datasheet roof or up to this much slower.
 _DATASHEET_HIGH = 2.5
 _DEFAULT_LAB_RATIO = 1.25
+# Kinds whose models count elements of 16 bits; there are none for narrower ones.
+_COUNT_ELEMENTS = ("gemm", "attention")
+_LEAST_ELEMENT_BYTES = 2.0
 
 
 @dataclass(frozen=True)
@@ -209,6 +212,8 @@ def _time(
     if wanted is None or fit is None:
         return _from_datasheet(evaluation, index, device)
     chip = _chip(op, device)
+    if wanted.kind.startswith(_COUNT_ELEMENTS):
+        chip = chip.for_elements(max(DTYPE_BYTES[deployment.dtype], _LEAST_ELEMENT_BYTES))
     single = np.broadcast_to(kernel_time_s(fit, wanted.sizes, chip), evaluation.points)
     outside = np.broadcast_to(distance_outside(fit, wanted.sizes), evaluation.points)
     low, high = band_ratios(fit, wanted.sizes, single, outside)
