@@ -8,7 +8,13 @@ import numpy as np
 
 from costmodel.timing.kernels.base import FloatArray
 
-__all__ = ["AccuracyRow", "judge"]
+__all__ = ["AccuracyRow", "Goal", "Targets", "judge"]
+
+Goal = float | tuple[float, float]
+"""Error that is asked for [%]: the mean alone, or the mean and the 90th percentile."""
+
+Targets = tuple[Goal, Goal]
+"""At most, and aimed at."""
 
 LEAST_S = 10e-6
 """Public timings are rounded to a microsecond: shorter kernels are not judged [s]."""
@@ -32,6 +38,14 @@ class AccuracyRow:
         Mean absolute error of the datasheet roofline on the same rows [%].
     target_at_most, target_aim : float, optional
         Mean absolute error that is required and aimed at [%].
+    target_at_most_p90, target_aim_p90 : float, optional
+        90th percentile that is required and aimed at [%]; None if only the mean was.
+
+    Examples
+    --------
+    >>> row = AccuracyRow("add", "a40", "", "", "", 9, 5.0, 13.0, 0.0, 30.0, 6.0, 4.0, 12.5, 9.0)
+    >>> row.met, row.aim_met
+    (False, False)
     """
 
     quantity: str
@@ -46,6 +60,24 @@ class AccuracyRow:
     roofline_mape_pct: float
     target_at_most: float | None = None
     target_aim: float | None = None
+    target_at_most_p90: float | None = None
+    target_aim_p90: float | None = None
+
+    @property
+    def met(self) -> bool | None:
+        """Whether both required errors were reached; None if none was set."""
+        return self._reached(self.target_at_most, self.target_at_most_p90)
+
+    @property
+    def aim_met(self) -> bool | None:
+        """Whether both errors aimed at were reached; None if none was set."""
+        return self._reached(self.target_aim, self.target_aim_p90)
+
+    def _reached(self, mape_pct: float | None, p90_pct: float | None) -> bool | None:
+        if mape_pct is None:
+            return None
+        # An error of no rows is NaN, which reaches nothing.
+        return self.mape_pct <= mape_pct and (p90_pct is None or self.p90_pct <= p90_pct)
 
 
 def judge(
@@ -55,7 +87,7 @@ def judge(
     predicted_s: FloatArray,
     roofline_s: FloatArray,
     *,
-    targets: tuple[float, float] | None = None,
+    targets: Targets | None = None,
     least_s: float = LEAST_S,
 ) -> AccuracyRow:
     """Compare predictions with measurements.
@@ -68,7 +100,7 @@ def judge(
         GPU, source, software and dtype.
     measured_s, predicted_s, roofline_s : ndarray
         Times of the same rows [s].
-    targets : tuple of float, optional
+    targets : tuple of Goal, optional
         At most, and aim [%].
     least_s : float
         Shorter measurements are left out [s].
@@ -90,6 +122,8 @@ def judge(
     roofline = 100.0 * (roofline_s[long] / measured_s[long] - 1.0)
     seen = bool(long.any())
     gpu, source, software, dtype = stack
+    at_most, at_most_p90 = _parts(targets[0] if targets else None)
+    aim, aim_p90 = _parts(targets[1] if targets else None)
     return AccuracyRow(
         quantity=quantity,
         gpu=gpu,
@@ -101,6 +135,12 @@ def judge(
         p90_pct=float(np.percentile(np.abs(error), 90)) if seen else float("nan"),
         bias_pct=float(error.mean()) if seen else float("nan"),
         roofline_mape_pct=float(np.abs(roofline).mean()) if seen else float("nan"),
-        target_at_most=targets[0] if targets else None,
-        target_aim=targets[1] if targets else None,
+        target_at_most=at_most,
+        target_aim=aim,
+        target_at_most_p90=at_most_p90,
+        target_aim_p90=aim_p90,
     )
+
+
+def _parts(goal: Goal | None) -> tuple[float | None, float | None]:
+    return goal if isinstance(goal, tuple) else (goal, None)

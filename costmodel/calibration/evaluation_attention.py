@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from costmodel.calibration.accuracy import AccuracyRow, judge
+from costmodel.calibration.accuracy import AccuracyRow, Targets, judge
 from costmodel.calibration.attention_stacks import RESIDUAL_NOISE, RESIDUAL_SCALES, settings_of
 from costmodel.calibration.bands import bands_from_residuals
 from costmodel.calibration.fitting import Samples, fit, group_folds
@@ -94,7 +94,7 @@ class AttentionStack:
     samples : Samples
         Sizes of the model; groups are (heads, kv_heads, head_dim).
     targets : sequence of (at most, aim)
-        Mean absolute error [%] asked of each quantity, in their order.
+        Errors [%] asked of each quantity, in their order.
     """
 
     kind: str
@@ -105,7 +105,7 @@ class AttentionStack:
     kernel: str
     chip: Chip
     samples: Samples
-    targets: Sequence[tuple[float, float] | None] = ()
+    targets: Sequence[Targets | None] = ()
 
 
 def evaluate_attention(stack: AttentionStack, *, corrected: bool = True) -> list[AccuracyRow]:

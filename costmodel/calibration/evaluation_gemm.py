@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from costmodel.calibration.accuracy import AccuracyRow, judge
+from costmodel.calibration.accuracy import AccuracyRow, Targets, judge
 from costmodel.calibration.fitting import Samples, fit
 from costmodel.calibration.residuals import (
     NEAR,
@@ -41,12 +41,12 @@ _M_VALUES_KEPT = 5
 _FEWEST_M = 24
 _NEAR_OPTIONS: dict[str, Any] = {"scales": NEAR, "noise_ratio": 0.3, "max_points": 800}
 
-Target = tuple[float, float] | None
+Target = Targets | None
 
 
 @dataclass(frozen=True)
 class GemmTargets:
-    """What is asked of a stack: mean absolute error [%], at most and aimed at, per quantity."""
+    """What is asked of a stack: errors [%], at most and aimed at, per quantity."""
 
     unseen_shapes: Target = None
     unseen_m: Target = None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from costmodel.calibration.accuracy import AccuracyRow, judge
+from costmodel.calibration.accuracy import AccuracyRow, Targets, judge
 from costmodel.calibration.fitting import Samples, cross_validate
 from costmodel.calibration.memory_samples import (
     COLLECTIVE_MODELS,
@@ -28,7 +28,7 @@ CUSTOM_TARGETS = (17.0, 9.0)
 LEAST_BYTES = 65536.0
 """Smaller messages are latency, which differs from run to run [B]."""
 
-_TARGETS: Mapping[str, tuple[float, float]] = {
+_TARGETS: Mapping[str, Targets] = {
     "rmsnorm": (8.5, 5.0),
     "activation": (6.0, 4.0),
     "rotary": (8.5, 6.0),
@@ -40,7 +40,7 @@ _MODELS = {model.name: model for model in collective.MODELS}
 _FOLDS = 4
 
 
-def target_of(kind: str, gpu: str) -> tuple[float, float] | None:
+def target_of(kind: str, gpu: str) -> Targets | None:
     """Return the required and the aimed-at error of a kind [%], or None.
 
     Examples

@@ -19,6 +19,7 @@ from costmodel.calibration.page_tables import (
     calibration_tables,
     missed,
     prefill_table,
+    summary,
     target_table,
 )
 from costmodel.calibration.prefill_sum import PrefillSum, mean_error_pct, prefill_sums
@@ -74,6 +75,10 @@ run 2026-11.
 """
 
 
+_GOALS = """Goals and errors are MAPE / p90 in %, and a goal is met if both are; a single number
+asks for the MAPE alone. Nothing is judged where a dash is."""
+
+
 def page(rows: Sequence[AccuracyRow], sums: Sequence[PrefillSum]) -> str:
     """Return the whole page.
 
@@ -89,7 +94,7 @@ def page(rows: Sequence[AccuracyRow], sums: Sequence[PrefillSum]) -> str:
     str
         Markdown.
     """
-    wanted = "## Asked and reached\n\nMean absolute error; no target is judged where a dash is."
+    wanted = f"## Asked and reached\n\n{summary(rows)}\n\n{_GOALS}"
     return "".join(
         (
             _HEAD, _measured(), _PREFILL, prefill_table(sums), "\n", _prefill_met(sums), "\n",

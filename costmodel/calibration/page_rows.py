@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from costmodel.calibration.accuracy import AccuracyRow
+from costmodel.calibration.accuracy import AccuracyRow, Targets
 from costmodel.calibration.building import Stack, chip_of, rows_of, samples_of
 from costmodel.calibration.evaluation_attention import AttentionStack, evaluate_attention
 from costmodel.calibration.evaluation_gemm import (
@@ -23,6 +23,8 @@ from costmodel.calibration.schema import Timings
 from costmodel.calibration.setups import SETUPS
 from costmodel.catalog.hardware import load_gpu
 from costmodel.timing.kernels.base import Chip
+from costmodel.timing.kernels.gemm import BENCHMARK_MODEL, GemmModel
+from costmodel.timing.kernels.gemm_quantised import BENCHMARK_W4A16, BENCHMARK_W8A16
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,20 +32,28 @@ if TYPE_CHECKING:
 __all__ = ["AccuracyRow", "page_rows"]
 
 
+_UNSEEN_M = ((5.0, 12.0), (3.0, 7.0))
 _GEMM: Sequence[tuple[str, str, str, GemmTargets]] = (
-    ("a100-80gb-sxm", "vidur", "", GemmTargets((6.0, 4.5), (5.0, 3.0), (3.3, 2.2))),
-    ("a100-80gb-sxm", "aiconfigurator", "vllm", GemmTargets((6.5, 4.5))),
-    ("a100-80gb-sxm", "aiconfigurator", "sglang/0.5.10", GemmTargets((6.5, 4.5), (5.0, 3.0))),
-    ("a40", "vidur", "", GemmTargets((7.8, 6.0), (5.0, 3.0), (5.5, 4.0))),
+    ("a100-80gb-sxm", "vidur", "",
+     GemmTargets(((6.0, 12.5), (4.5, 10.0)), _UNSEEN_M, (3.3, 2.2))),
+    ("a100-80gb-sxm", "aiconfigurator", "vllm", GemmTargets(((6.5, 14.0), (4.5, 10.0)))),
+    ("a100-80gb-sxm", "aiconfigurator", "sglang/0.5.10",
+     GemmTargets(((6.5, 14.0), (4.5, 10.0)), _UNSEEN_M)),
+    ("a40", "vidur", "", GemmTargets(((7.8, 17.0), (6.0, 13.0)), _UNSEEN_M, (5.5, 4.0))),
     ("a30", "vidur", "", GemmTargets()),
-    ("h100-sxm", "vidur", "", GemmTargets((9.0, 7.0), (5.0, 3.0), (8.0, 6.0))),
-    ("h100-sxm", "aiconfigurator", "vllm", GemmTargets((6.5, 5.0), (5.0, 3.0))),
-    ("h200", "aiconfigurator", "vllm", GemmTargets((6.0, 4.8), (5.0, 3.0))),
-    ("l40s", "aiconfigurator", "vllm", GemmTargets((11.5, 8.0), (5.0, 3.0))),
-)
+    ("h100-sxm", "vidur", "", GemmTargets(((9.0, 19.0), (7.0, 15.0)), _UNSEEN_M, (8.0, 6.0))),
+    ("h100-sxm", "aiconfigurator", "vllm", GemmTargets(((6.5, 13.5), (5.0, 10.5)), _UNSEEN_M)),
+    ("h200", "aiconfigurator", "vllm", GemmTargets(((6.0, 12.5), (4.8, 10.0)), _UNSEEN_M)),
+    ("l40s", "aiconfigurator", "vllm", GemmTargets(((11.5, 23.0), (8.0, 16.0)), _UNSEEN_M)),
+)  # fmt: skip
+"""Products of 16 bits: device, source, software, goals [%]."""
 _ACROSS = ((2, 0), (1, 0), (0, 1))
 """Places in `_GEMM`: fitted on, predicted."""
-_ACROSS_TARGET = (13.0, 8.0)
+_ACROSS_TARGET = ((13.0, 24.0), (8.0, 15.0))
+
+_QUANTISED = (("w8a16", BENCHMARK_W8A16), ("w4a16", BENCHMARK_W4A16))
+"""Weights of 8 and 4 bits, which one framework was timed with on one device."""
+_QUANTISED_TARGETS = GemmTargets(((13.0, 27.0), (8.0, 17.0)))
 
 _ATTENTION: Sequence[tuple[str, str, tuple[str, ...]]] = (
     ("a100-80gb-sxm", "vllm", ()),
@@ -57,17 +67,21 @@ _ATTENTION: Sequence[tuple[str, str, tuple[str, ...]]] = (
     ("l40s", "trtllm", ()),
 )
 _KINDS = ("attention_prefill", "attention_encoder", "attention_decode")
-_ATTENTION_TARGETS: Mapping[tuple[str, str], Sequence[tuple[float, float] | None]] = {
-    ("a100-80gb-sxm", "attention_prefill"): ((6.5, 4.0), (6.5, 3.0)),
-    ("a100-80gb-sxm", "attention_decode"): ((12.0, 4.0),),
-    ("h100-sxm", "attention_prefill"): ((12.0, 8.0), (10.0, 6.0)),
-    ("h100-sxm", "attention_encoder"): ((8.0, 5.0),),
-    ("h100-sxm", "attention_decode"): ((12.0, 4.0),),
-    ("l40s", "attention_prefill"): ((6.5, 4.5), (8.0, 3.5)),
-    ("l40s", "attention_encoder"): ((6.5, 4.7),),
-    ("l40s", "attention_decode"): ((15.0, 8.0),),
-}
-"""At most and aim [%] by device and kind."""
+_ATTENTION_TARGETS: Mapping[tuple[str, str], Sequence[Targets]] = {
+    ("a100-80gb-sxm", "attention_prefill"): (
+        ((6.5, 14.0), (4.0, 9.0)), ((6.5, 14.0), (3.0, 6.0))
+    ),
+    ("a100-80gb-sxm", "attention_decode"): (((12.0, 28.0), (4.0, 9.0)),),
+    ("h100-sxm", "attention_prefill"): (((12.0, 26.0), (8.0, 17.0)), ((10.0, 22.0), (6.0, 12.0))),
+    ("h100-sxm", "attention_encoder"): (((8.0, 17.0), (5.0, 12.0)),),
+    ("h100-sxm", "attention_decode"): (((12.0, 28.0), (4.0, 9.0)),),
+    ("l40s", "attention_prefill"): (((6.5, 14.0), (4.5, 9.0)), ((8.0, 17.0), (3.5, 7.5))),
+    ("l40s", "attention_encoder"): (((6.5, 14.5), (4.7, 11.0)),),
+    ("l40s", "attention_decode"): (((15.0, 30.0), (8.0, 20.0)),),
+}  # fmt: skip
+"""Goals [%] by device and kind, in the order of the kind's quantities."""
+_NO_GOAL = (("a100-80gb-sxm", "attention_decode", "trtllm"),)
+"""Device, kind and software that are shown without a goal."""
 
 
 def page_rows(timings: Sequence[Timings]) -> Iterator[AccuracyRow]:
@@ -112,23 +126,36 @@ def _products(timings: Sequence[Timings]) -> Iterator[AccuracyRow]:
         yield from evaluate_gemm(stack)
     for fitted, predicted in _ACROSS:
         yield across_labs(stacks[fitted], stacks[predicted], _ACROSS_TARGET)
+    for dtype, model in _QUANTISED:
+        rows = Stack("a100-80gb-sxm", "aiconfigurator", "trtllm", (dtype,))
+        _tell(f"gemm, {rows.device}, {dtype}")
+        stack = _gemm_stack(timings, rows, _QUANTISED_TARGETS, f"gemm_{dtype}", model)
+        yield from (
+            replace(row, quantity=f"{dtype}: {row.quantity}") for row in evaluate_gemm(stack)
+        )
 
 
-def _gemm_stack(timings: Sequence[Timings], stack: Stack, targets: GemmTargets) -> GemmStack:
-    frame = rows_of("gemm", timings, stack)
+def _gemm_stack(
+    timings: Sequence[Timings],
+    stack: Stack,
+    targets: GemmTargets,
+    kind: str = "gemm",
+    model: GemmModel = BENCHMARK_MODEL,
+) -> GemmStack:
+    frame = rows_of(kind, timings, stack)
     chosen = stack.select(_frame("gemm", timings))
     products = chosen[(chosen["tp"] == 1) & (chosen["model"].astype(str) != "")]
     layers = {
-        str(model): tuple(
+        str(name): tuple(
             (int(n), int(k)) for n, k in sorted(set(zip(rows["n"], rows["k"], strict=True)))
         )
-        for model, rows in products.groupby("model")
+        for name, rows in products.groupby("model")
         if stack.source.startswith("vidur")
     }
-    samples = samples_of(SETUPS["gemm"], frame)
+    samples = samples_of(SETUPS[kind], frame)
     return GemmStack(
         stack.device, _only(chosen, "source"), _only(chosen, "software"), _only(chosen, "dtype"),
-        _chip(stack.device), samples, layers, targets=targets,
+        _chip(stack.device), samples, layers, model, targets,
     )  # fmt: skip
 
 
@@ -149,7 +176,8 @@ def _attention(timings: Sequence[Timings]) -> Iterator[AccuracyRow]:
             judged = AttentionStack(
                 kind, gpu, _only(chosen, "source"), _only(chosen, "software"),
                 _only(chosen, "dtype"), kernel, _chip(gpu), samples_of(SETUPS[kind], frame),
-                _ATTENTION_TARGETS.get((gpu, kind), ()),
+                () if (gpu, kind, software) in _NO_GOAL
+                else _ATTENTION_TARGETS.get((gpu, kind), ()),
             )  # fmt: skip
             yield from evaluate_attention(judged)
 
