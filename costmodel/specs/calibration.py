@@ -10,7 +10,15 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from costmodel.specs.base import Spec
 
-__all__ = ["BandTable", "Calibration", "FitError", "KindFit", "ResidualTable", "SeenShapes"]
+__all__ = [
+    "BandTable",
+    "Calibration",
+    "FitError",
+    "HostFit",
+    "KindFit",
+    "ResidualTable",
+    "SeenShapes",
+]
 
 Ratio = Annotated[float, Field(gt=0)]
 
@@ -215,6 +223,47 @@ class KindFit(Spec):
     seen: SeenShapes | None = None
 
 
+NotNegative = Annotated[float, Field(ge=0)]
+
+
+class HostFit(Spec):
+    """Host costs of one runtime as measured, in place of the runtime's defaults.
+
+    Attributes
+    ----------
+    runtime : str
+        eager, compiled or cuda-graph.
+    launch_s, launch_low_s, launch_high_s : float
+        Host time per kernel, and the range that runs scatter over [s].
+    start_s, gap_s, sync_s : float
+        As of `costmodel.specs.runtime.RuntimeProfile` [s].
+    source, software : str
+        Who measured, and with what.
+    rows : int
+        Measurements.
+    fitted : date
+        When.
+    """
+
+    runtime: str
+    launch_s: NotNegative
+    launch_low_s: NotNegative
+    launch_high_s: NotNegative
+    start_s: NotNegative = 0.0
+    gap_s: NotNegative = 0.0
+    sync_s: NotNegative = 0.0
+    source: str
+    software: str
+    rows: Annotated[int, Field(ge=0)]
+    fitted: Date
+
+    @model_validator(mode="after")
+    def _range(self) -> HostFit:
+        if not self.launch_low_s <= self.launch_s <= self.launch_high_s:
+            raise ValueError("launch_s must lie from launch_low_s to launch_high_s")
+        return self
+
+
 class Calibration(Spec):
     """All kinds of one device and stack.
 
@@ -230,6 +279,8 @@ class Calibration(Spec):
         By kind: ratio by which another lab or framework differs, 90th percentile.
     kinds : tuple of KindFit
         At most one of each kind.
+    host : tuple of HostFit
+        Measured host costs, at most one of each runtime.
     """
 
     schema_version: Literal["1"] = "1"
@@ -240,15 +291,20 @@ class Calibration(Spec):
     lab_spread: dict[str, Ratio] = Field(default_factory=dict)
     notes: tuple[str, ...] = ()
     kinds: tuple[KindFit, ...] = Field(min_length=1)
+    host: tuple[HostFit, ...] = ()
 
     @model_validator(mode="after")
     def _unique(self) -> Calibration:
-        names = [fit.kind for fit in self.kinds]
+        names = [fit.kind for fit in self.kinds] + [fit.runtime for fit in self.host]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f"kinds given twice: {', '.join(twice)}")
+            raise ValueError(f"given twice: {', '.join(twice)}")
         return self
 
     def find(self, kind: str) -> KindFit | None:
         """Return the fit of a kind, or None."""
         return next((fit for fit in self.kinds if fit.kind == kind), None)
+
+    def find_host(self, runtime: str) -> HostFit | None:
+        """Return the measured host costs of a runtime, or None."""
+        return next((fit for fit in self.host if fit.runtime == runtime), None)

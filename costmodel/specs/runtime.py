@@ -30,6 +30,8 @@ class RuntimeProfile(Spec):
         Name of the deployment's runtime, and for people.
     launch : Duration
         Host time per kernel.
+    launch_low, launch_high : Duration, optional
+        Range of what sources say of it.
     start : Duration, optional
         Host time before the first kernel of a stage: guards of compiled code, replay of a graph.
     gap : Duration, optional
@@ -45,6 +47,8 @@ class RuntimeProfile(Spec):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")
     title: str
     launch: Duration
+    launch_low: Duration | None = None
+    launch_high: Duration | None = None
     start: Duration | None = None
     gap: Duration | None = None
     sync: Duration
@@ -56,7 +60,16 @@ class RuntimeProfile(Spec):
         check_sources(self.quantities(), self.sources)
         return self
 
+    @model_validator(mode="after")
+    def _range_holds_the_value(self) -> RuntimeProfile:
+        low, high = self.launch_low or self.launch, self.launch_high or self.launch
+        if not low.si <= self.launch.si <= high.si:
+            raise ValueError("launch must lie from launch_low to launch_high")
+        return self
+
     def quantities(self) -> list[Quantity]:
         """Return every number that carries a source."""
-        found = (self.launch, self.start, self.gap, self.sync)
+        found = (
+            self.launch, self.launch_low, self.launch_high, self.start, self.gap, self.sync,
+        )  # fmt: skip
         return [quantity for quantity in found if quantity is not None]

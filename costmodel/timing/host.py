@@ -2,22 +2,46 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Literal
+
 import numpy as np
 
 from costmodel.catalog.runtimes import load_runtime
 from costmodel.evaluation import Evaluation, FloatArray
+from costmodel.specs.calibration import Calibration
 from costmodel.specs.workload import Deployment
 from costmodel.timing.kernels.launch import HostCosts, stage_time_s
 
-__all__ = ["exposed_host_s"]
+__all__ = ["ExposedHost", "exposed_host_s"]
 
 _EAGER = "eager"
 
 
+@dataclass(frozen=True)
+class ExposedHost:
+    """Exposed host time of a pass.
+
+    Attributes
+    ----------
+    time_s : ndarray
+        [s]; shape of the points.
+    low_s, high_s : ndarray
+        The same with a launch at the ends of what sources say of it [s].
+    """
+
+    time_s: FloatArray
+    low_s: FloatArray
+    high_s: FloatArray
+
+
 def exposed_host_s(
-    evaluation: Evaluation, busy_s: FloatArray, deployment: Deployment
-) -> FloatArray:
-    """Return the exposed host time of a pass [s].
+    evaluation: Evaluation,
+    busy_s: FloatArray,
+    deployment: Deployment,
+    calibration: Calibration | None = None,
+) -> ExposedHost:
+    """Return the exposed host time of a pass.
 
     Every stage is one queue of kernels.  Operators that no CUDA graph can hold are
     started eagerly whatever the runtime, as a queue of their own.
@@ -30,24 +54,35 @@ def exposed_host_s(
         GPU time of each operator, all repeats [s]; shape ``(operators, points)``.
     deployment : Deployment
         Its runtime says what a launch costs.
+    calibration : Calibration, optional
+        Its measured host costs replace the runtime's defaults.
 
     Returns
     -------
-    ndarray
-        [s]; shape of the points.
+    ExposedHost
     """
     queues: dict[tuple[str, str], list[int]] = {}
     for index, op in enumerate(evaluation.ops):
         if op.kind != "host":
             runtime = deployment.runtime if op.graph_safe else _EAGER
             queues.setdefault((op.stage, runtime), []).append(index)
-    total: FloatArray = np.zeros(evaluation.points)
+    ends: tuple[Literal["mid", "low", "high"], ...] = ("mid", "low", "high")
+    totals: list[FloatArray] = [np.zeros(evaluation.points) for _ in ends]
     for (_, runtime), rows in queues.items():
         counts = evaluation.repeat[rows]
-        total = total + stage_time_s(
+        costs = _costs(runtime, calibration)
+        queue = (
             busy_s[rows].sum(axis=0),
             (evaluation.launches[rows] * counts).sum(axis=0),
             (evaluation.host_syncs[rows] * counts).sum(axis=0),
-            HostCosts.of(load_runtime(runtime)),
         )
-    return total
+        for index, end in enumerate(ends):
+            totals[index] = totals[index] + stage_time_s(*queue, costs.at_launch(end))
+    return ExposedHost(*totals)
+
+
+def _costs(runtime: str, calibration: Calibration | None) -> HostCosts:
+    measured = calibration.find_host(runtime) if calibration is not None else None
+    if measured is not None:
+        return HostCosts.measured(measured)
+    return HostCosts.of(load_runtime(runtime))

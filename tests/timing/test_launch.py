@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from pathlib import Path
 from typing import get_args
 
@@ -10,10 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from costmodel import estimate, prepare
+from costmodel.catalog.calibrations import default_calibration
+from costmodel.catalog.hardware import load_gpu
 from costmodel.catalog.runtimes import list_runtimes, load_runtime
 from costmodel.errors import SpecError, UnknownNameError
+from costmodel.evaluation import evaluate
+from costmodel.specs.calibration import HostFit
 from costmodel.specs.runtime import RuntimeProfile
 from costmodel.specs.workload import Runtime
+from costmodel.timing.host import exposed_host_s
 from costmodel.timing.kernels.launch import HostCosts, stage_time_s
 
 SHIPPED = {name: HostCosts.of(load_runtime(name)) for name in list_runtimes()}
@@ -145,3 +152,37 @@ def test_a_bandwidth_is_no_duration() -> None:
     wrong = {"value": 2, "unit": "GB/s"}
     with pytest.raises(SpecError, match="use s, ms, us"):
         RuntimeProfile.parse({"name": "x", "title": "X", "launch": wrong, "sync": wrong}, "x.yaml")
+
+
+def test_launch_range_of_every_runtime_holds_its_value() -> None:
+    for name in list_runtimes():
+        costs = SHIPPED[name]
+        low, high = costs.at_launch("low").launch_s, costs.at_launch("high").launch_s
+        assert low <= costs.launch_s <= high
+        assert low < high
+
+
+def test_measured_host_costs_replace_the_defaults() -> None:
+    calibration = default_calibration(load_gpu("a100-80gb-sxm"))
+    assert calibration is not None
+    free = HostFit(
+        runtime="eager", launch_s=0.0, launch_low_s=0.0, launch_high_s=0.0,
+        source="s", software="w", rows=1, fitted=datetime.date(2026, 1, 1),
+    )  # fmt: skip
+    own = calibration.model_copy(update={"host": (free,)})
+    case = prepare("llava-1.5-7b", "a100-80gb-sxm", text_tokens=64, runtime="eager")
+    evaluation = evaluate(case.program()[0], "prefill")
+    busy = np.full((len(evaluation.ops), *evaluation.points), 1e-6)
+    reported = exposed_host_s(evaluation, busy, case.deployment, calibration)
+    measured = exposed_host_s(evaluation, busy, case.deployment, own)
+    assert measured.time_s == pytest.approx(0.0, abs=1e-9)
+    assert reported.low_s < reported.time_s < reported.high_s
+
+
+def test_host_range_widens_the_band_of_short_eager_prefills() -> None:
+    short = estimate("llava-1.5-7b", "a100-80gb-sxm", text_tokens=1, visual_tokens=0,
+                     runtime="eager")  # fmt: skip
+    graph = estimate("llava-1.5-7b", "a100-80gb-sxm", text_tokens=1, visual_tokens=0)
+    eager_low, eager_high = short.interval_s["ttft"]["same_stack"]
+    graph_low, graph_high = graph.interval_s["ttft"]["same_stack"]
+    assert eager_high / eager_low > graph_high / graph_low

@@ -2,11 +2,14 @@ r"""Host and GPU as two queues: what the GPU waits for the host."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from costmodel.specs.calibration import HostFit
 from costmodel.specs.runtime import RuntimeProfile
 from costmodel.timing.kernels.base import FloatArray
 
@@ -27,12 +30,16 @@ class HostCosts:
         Idle time of the GPU between queued kernels [s].
     sync_s : float
         From the last kernel's end until the host goes on [s].
+    launch_low_s, launch_high_s : float, optional
+        Range of `launch_s` [s].
     """
 
     launch_s: float
     start_s: float
     gap_s: float
     sync_s: float
+    launch_low_s: float | None = None
+    launch_high_s: float | None = None
 
     @classmethod
     def of(cls, profile: RuntimeProfile) -> HostCosts:
@@ -49,7 +56,30 @@ class HostCosts:
             start_s=profile.start.si if profile.start else 0.0,
             gap_s=profile.gap.si if profile.gap else 0.0,
             sync_s=profile.sync.si,
+            launch_low_s=profile.launch_low.si if profile.launch_low else None,
+            launch_high_s=profile.launch_high.si if profile.launch_high else None,
         )
+
+    @classmethod
+    def measured(cls, fit: HostFit) -> HostCosts:
+        """Return what a calibration measured."""
+        return cls(
+            launch_s=fit.launch_s, start_s=fit.start_s, gap_s=fit.gap_s, sync_s=fit.sync_s,
+            launch_low_s=fit.launch_low_s, launch_high_s=fit.launch_high_s,
+        )  # fmt: skip
+
+    def at_launch(self, end: Literal["low", "mid", "high"]) -> HostCosts:
+        """Return the costs with the launch at one end of its range.
+
+        Examples
+        --------
+        >>> costs = HostCosts(4e-6, 0.0, 0.0, 0.0, launch_high_s=9e-6)
+        >>> costs.at_launch("high").launch_s, costs.at_launch("low").launch_s
+        (9e-06, 4e-06)
+        """
+        ends = {"low": self.launch_low_s, "mid": None, "high": self.launch_high_s}
+        chosen = ends[end]
+        return replace(self, launch_s=self.launch_s if chosen is None else chosen)
 
 
 def stage_time_s(

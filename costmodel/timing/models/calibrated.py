@@ -17,7 +17,7 @@ from costmodel.specs.workload import DTYPE_BYTES, Deployment
 from costmodel.symbols import sym
 from costmodel.timing.composition import Part, any_stack_deviation, same_stack_deviation
 from costmodel.timing.device import Device
-from costmodel.timing.host import exposed_host_s
+from costmodel.timing.host import ExposedHost, exposed_host_s
 from costmodel.timing.kernels.base import Chip
 from costmodel.timing.kinds import KindSizes, kind_of
 from costmodel.timing.model import BOUNDS, PassTimes, Provenance
@@ -86,7 +86,8 @@ class CalibratedKernels:
         ]
         op_s = np.stack([item.time_s for item in timed])
         busy = op_s * evaluation.repeat
-        host = exposed_host_s(evaluation, busy, deployment)
+        exposed = exposed_host_s(evaluation, busy, deployment, calibration)
+        host = exposed.time_s
         total = busy.sum(axis=0) + host
         parts = [
             Part(
@@ -99,8 +100,9 @@ class CalibratedKernels:
             )
             for index, item in enumerate(timed)
         ]
-        bands = {name: deviation(parts) for name, deviation in _DEVIATIONS.items()}
         stages = _stage_bands(evaluation, parts)
+        parts.append(_host_part(exposed))
+        bands = {name: deviation(parts) for name, deviation in _DEVIATIONS.items()}
         return PassTimes(
             op_s=op_s,
             bound=_bounds(evaluation, device),
@@ -114,6 +116,13 @@ class CalibratedKernels:
             evidence=_evidence(calibration, timed),
             notes=_notes(evaluation, calibration, timed, device),
         )
+
+
+def _host_part(exposed: ExposedHost) -> Part:
+    """The host as a part of the sum: its range is what sources say of a launch."""
+    time_s = np.maximum(exposed.time_s, 1e-12)
+    low, high = exposed.low_s / time_s, exposed.high_s / time_s
+    return Part("host", exposed.time_s, low, high, common_share=1.0, lab_ratio=1.0)
 
 
 def _stage_bands(
