@@ -60,8 +60,9 @@ format: $(VENV)/.stamp-dev  ## Apply the formatter and the safe fixes of the lin
 	"$(BIN)/python" -m ruff format .
 
 # Offline, so that a test that needs a download fails here and not only elsewhere.
-verify: $(VENV_VERIFY)/.stamp-verify  ## Compare the counts with torch and transformers
-	HF_HUB_OFFLINE=1 "$(VENV_VERIFY)/bin/python" -m pytest -m verify tests/verify $(PYTEST_ARGS)
+verify: $(VENV_VERIFY)/.stamp-verify  ## Compare with torch and transformers, and run what measures
+	HF_HUB_OFFLINE=1 "$(VENV_VERIFY)/bin/python" -m pytest \
+		tests/verify tests/reference tests/cli/test_measure.py costmodel/reference $(PYTEST_ARGS)
 
 bench: $(VENV)/.stamp-test  ## Run every benchmark and print its table
 	@for script in benchmarks/*.py; do \

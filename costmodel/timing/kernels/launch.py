@@ -3,7 +3,6 @@ r"""Host and GPU as two queues: what the GPU waits for the host."""
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-
 from typing import Literal
 
 import numpy as np
