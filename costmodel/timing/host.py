@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,11 +10,12 @@ import numpy as np
 
 from costmodel.catalog.runtimes import load_runtime
 from costmodel.evaluation import Evaluation, FloatArray
+from costmodel.ops import Op
 from costmodel.specs.calibration import Calibration
 from costmodel.specs.workload import Deployment
 from costmodel.timing.kernels.launch import HostCosts, stage_time_s
 
-__all__ = ["ExposedHost", "exposed_host_s"]
+__all__ = ["ExposedHost", "HostQueue", "exposed_host_s", "host_queues"]
 
 _EAGER = "eager"
 
@@ -35,23 +37,34 @@ class ExposedHost:
     high_s: FloatArray
 
 
-def exposed_host_s(
-    evaluation: Evaluation,
-    busy_s: FloatArray,
-    deployment: Deployment,
-    calibration: Calibration | None = None,
-) -> ExposedHost:
-    """Return the exposed host time of a pass.
+@dataclass(frozen=True)
+class HostQueue:
+    """Operators that one queue starts.
+
+    Attributes
+    ----------
+    rows : tuple of int
+        Which operators of the pass.
+    costs : HostCosts
+        What starting them costs.
+    """
+
+    rows: tuple[int, ...]
+    costs: HostCosts
+
+
+def host_queues(
+    ops: Sequence[Op], deployment: Deployment, calibration: Calibration | None = None
+) -> tuple[HostQueue, ...]:
+    """Return the queues of a pass.
 
     Every stage is one queue of kernels.  Operators that no CUDA graph can hold are
     started eagerly whatever the runtime, as a queue of their own.
 
     Parameters
     ----------
-    evaluation : Evaluation
-        Evaluated operators.
-    busy_s : ndarray
-        GPU time of each operator, all repeats [s]; shape ``(operators, points)``.
+    ops : sequence of Op
+        Operators of the pass.
     deployment : Deployment
         Its runtime says what a launch costs.
     calibration : Calibration, optional
@@ -59,25 +72,52 @@ def exposed_host_s(
 
     Returns
     -------
-    ExposedHost
+    tuple of HostQueue
     """
     queues: dict[tuple[str, str], list[int]] = {}
-    for index, op in enumerate(evaluation.ops):
+    for index, op in enumerate(ops):
         if op.kind != "host":
             runtime = deployment.runtime if op.graph_safe else _EAGER
             queues.setdefault((op.stage, runtime), []).append(index)
+    return tuple(
+        HostQueue(tuple(rows), _costs(runtime, calibration))
+        for (_, runtime), rows in queues.items()
+    )
+
+
+def exposed_host_s(
+    evaluation: Evaluation,
+    busy_s: FloatArray,
+    deployment: Deployment,
+    calibration: Calibration | None = None,
+) -> ExposedHost:
+    """Return the exposed host time of a pass, summed over its queues.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+        Evaluated operators.
+    busy_s : ndarray
+        GPU time of each operator, all repeats [s]; shape ``(operators, points)``.
+    deployment, calibration
+        As in `host_queues`.
+
+    Returns
+    -------
+    ExposedHost
+    """
     ends: tuple[Literal["mid", "low", "high"], ...] = ("mid", "low", "high")
     totals: list[FloatArray] = [np.zeros(evaluation.points) for _ in ends]
-    for (_, runtime), rows in queues.items():
+    for queue in host_queues(evaluation.ops, deployment, calibration):
+        rows = list(queue.rows)
         counts = evaluation.repeat[rows]
-        costs = _costs(runtime, calibration)
-        queue = (
+        sums = (
             busy_s[rows].sum(axis=0),
             (evaluation.launches[rows] * counts).sum(axis=0),
             (evaluation.host_syncs[rows] * counts).sum(axis=0),
         )
         for index, end in enumerate(ends):
-            totals[index] = totals[index] + stage_time_s(*queue, costs.at_launch(end))
+            totals[index] = totals[index] + stage_time_s(*sums, queue.costs.at_launch(end))
     return ExposedHost(*totals)
 
 

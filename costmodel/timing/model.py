@@ -14,7 +14,9 @@ from costmodel.errors import UnknownNameError
 from costmodel.evaluation import Evaluation, FloatArray
 from costmodel.specs.workload import Deployment
 from costmodel.timing import models as _models
+from costmodel.timing.composition import Part
 from costmodel.timing.device import Device
+from costmodel.timing.host import HostQueue
 
 __all__ = ["BOUNDS", "PassTimes", "Provenance", "TimeModel", "list_time_models", "load_time_model"]
 
@@ -50,6 +52,10 @@ class PassTimes:
         What the times rest on: calibration, and per kind source, software and error.
     notes : tuple of str
         Warnings, for people.
+    parts : tuple of Part
+        What the bands are composed of, operator by operator; empty where nothing was measured.
+    queues : tuple of HostQueue
+        What `host_overhead_s` sums over; empty where the host costs nothing.
     """
 
     op_s: FloatArray
@@ -63,6 +69,8 @@ class PassTimes:
     level: float | None = None
     evidence: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    parts: tuple[Part, ...] = ()
+    queues: tuple[HostQueue, ...] = ()
 
 
 class TimeModel(Protocol):

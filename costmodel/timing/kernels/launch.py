@@ -12,7 +12,7 @@ from costmodel.specs.calibration import HostFit
 from costmodel.specs.runtime import RuntimeProfile
 from costmodel.timing.kernels.base import FloatArray
 
-__all__ = ["HostCosts", "stage_time_s"]
+__all__ = ["HostCosts", "StageLines", "stage_lines", "stage_time_s"]
 
 
 @dataclass(frozen=True)
@@ -120,18 +120,59 @@ def stage_time_s(
     >>> (stage_time_s([1e-3, 1e-6], 10.0, 0.0, costs) * 1e6).round(1).tolist()
     [10.0, 99.1]
     """
-    gpu, kernels, waits = np.broadcast_arrays(
-        np.asarray(gpu_s, dtype=np.float64),
-        np.asarray(launches, dtype=np.float64),
-        np.asarray(syncs, dtype=np.float64),
-    )
+    lines = stage_lines(launches, syncs, costs)
+    gpu = np.asarray(gpu_s, dtype=np.float64)
+    return np.maximum(lines.ahead_s, lines.behind_s - gpu * lines.hidden)
+
+
+@dataclass(frozen=True)
+class StageLines:
+    """Exposed host time of a stage as the larger of two lines over its GPU time G.
+
+    ``max(ahead_s, behind_s - hidden * G)`` [s].
+
+    Attributes
+    ----------
+    ahead_s : ndarray
+        What a GPU that always has work still waits [s].
+    behind_s : ndarray
+        What it waits in all while its kernels take no time [s].
+    hidden : ndarray
+        Share of G that passes while the host is late anyway, in [0, 1).
+    """
+
+    ahead_s: FloatArray
+    behind_s: FloatArray
+    hidden: FloatArray
+
+
+def stage_lines(launches: npt.ArrayLike, syncs: npt.ArrayLike, costs: HostCosts) -> StageLines:
+    """Return what `stage_time_s` computes, before GPU times are known.
+
+    Parameters
+    ----------
+    launches, syncs, costs
+        As in `stage_time_s`.
+
+    Returns
+    -------
+    StageLines
+
+    Examples
+    --------
+    >>> lines = stage_lines(10.0, 0.0, HostCosts(10e-6, 0.0, 0.0, 0.0))
+    >>> [round(float(x), 6) for x in (lines.ahead_s, lines.behind_s, lines.hidden)]
+    [1e-05, 0.0001, 0.9]
+    """
+    kernels = np.asarray(launches, dtype=np.float64)
+    waits = np.asarray(syncs, dtype=np.float64)
     parts = waits + 1.0
-    busy, count = gpu / parts, kernels / parts
-    ahead = costs.launch_s + busy + costs.gap_s * count
-    # Less than one kernel in a part is no reason for a part to take less than one launch.
-    behind = costs.launch_s * count + busy / np.maximum(count, 1.0)
-    each = costs.start_s + np.maximum(ahead, behind)
-    total = parts * each + waits * costs.sync_s
+    count = kernels / parts
     idle = waits * costs.sync_s
-    result: FloatArray = np.where(kernels > 0.0, total - gpu, idle)
-    return result
+    # Less than one kernel in a part is no reason for a part to take less than one launch.
+    busy = kernels > 0.0
+    return StageLines(
+        np.where(busy, parts * (costs.start_s + costs.launch_s + costs.gap_s * count) + idle, idle),
+        np.where(busy, parts * (costs.start_s + costs.launch_s * count) + idle, idle),
+        1.0 - 1.0 / np.maximum(count, 1.0),
+    )

@@ -17,7 +17,7 @@ from costmodel.specs.workload import DTYPE_BYTES, Deployment
 from costmodel.symbols import sym
 from costmodel.timing.composition import Part, any_stack_deviation, same_stack_deviation
 from costmodel.timing.device import Device
-from costmodel.timing.host import ExposedHost, exposed_host_s
+from costmodel.timing.host import ExposedHost, exposed_host_s, host_queues
 from costmodel.timing.kernels.base import Chip
 from costmodel.timing.kinds import KindSizes, kind_of
 from costmodel.timing.model import BOUNDS, PassTimes, Provenance
@@ -101,8 +101,8 @@ class CalibratedKernels:
             for index, item in enumerate(timed)
         ]
         stages = _stage_bands(evaluation, parts)
-        parts.append(_host_part(exposed))
-        bands = {name: deviation(parts) for name, deviation in _DEVIATIONS.items()}
+        everything = [*parts, _host_part(exposed)]
+        bands = {name: deviation(everything) for name, deviation in _DEVIATIONS.items()}
         return PassTimes(
             op_s=op_s,
             bound=_bounds(evaluation, device),
@@ -115,6 +115,8 @@ class CalibratedKernels:
             level=LEVEL,
             evidence=_evidence(calibration, timed),
             notes=_notes(evaluation, calibration, timed, device),
+            parts=tuple(parts),
+            queues=host_queues(evaluation.ops, deployment, calibration),
         )
 
 
