@@ -1,0 +1,146 @@
+"""k-means++ and Lloyd on all images and restarts at once, without waiting for the device.
+
+Shapes follow from sizes alone and nothing is read back, so that a CUDA graph can capture the
+whole and ``torch.compile`` sees one graph.  b images, r restarts, n points, k clusters, j
+candidates per centre, d width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["kmeans_images"]
+
+
+def kmeans_images(
+    points: Tensor,
+    clusters: int,
+    *,
+    iterations: int,
+    uniform: Tensor,
+    by_position: bool = False,
+    compiled: bool = False,
+) -> Tensor:
+    """Cluster the points of every image; the algorithm is that of `kmeans_eager.kmeans_image`.
+
+    Parameters
+    ----------
+    points : Tensor
+        Shape (b, n, d).
+    clusters : int
+        Clusters of each image (k), at most n.
+    iterations : int
+        Lloyd iterations; with 0 the means are the points that k-means++ chose.
+    uniform : Tensor
+        Random numbers in [0, 1), shape (b, r, k, j), fp32.
+    by_position : bool
+        Order clusters by the mean position of their points instead of as they were chosen.
+    compiled : bool
+        Whether ``torch.compile`` fuses the kernels of a seeding step and of an iteration.  Whole,
+        the loop over centres would unroll into thousands of nodes.
+
+    Returns
+    -------
+    Tensor
+        Means, shape (b, k, d), in the format of the points.
+    """
+    norms = _square_norms(points)
+    wide = points.float()
+    seed_step = _compiled(_seed_step) if compiled else _seed_step
+    lloyd_step = _compiled(_lloyd_step) if compiled else _lloyd_step
+    drawn = (uniform[:, :, 0, :1] * points.shape[1]).long()
+    nearest = _distances(points, norms, drawn)[:, :, 0]
+    steps = [drawn]
+    for number in range(1, clusters):
+        nearest, drawn = seed_step(points, norms, nearest, uniform[:, :, number])
+        steps.append(drawn)
+    chosen = torch.cat(steps, 2)
+    centres, inertia, labels = _pick(points, chosen), nearest.sum(-1), None
+    for _ in range(iterations):
+        centres, least, labels = lloyd_step(points, wide, centres)
+        inertia = least.sum(-1)
+    if by_position:
+        places = chosen if labels is None else _positions(labels, clusters)
+        order = places.argsort(2)[..., None]
+        centres = centres.gather(2, order.expand_as(centres))
+    if centres.shape[1] == 1:
+        return centres[:, 0]
+    best = inertia.argmin(1)[:, None, None, None]
+    return centres.gather(1, best.expand(-1, 1, *centres.shape[2:]))[:, 0]
+
+
+@cache
+def _compiled(step: Callable[..., Any]) -> Callable[..., Any]:
+    made: Callable[..., Any] = torch.compile(step, fullgraph=True)
+    return made
+
+
+def _square_norms(vectors: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(vectors, dim=-1, dtype=torch.float32).square()
+
+
+def _pick(points: Tensor, chosen: Tensor) -> Tensor:
+    """Points (b, n, d) at indices (b, r, j): shape (b, r, j, d)."""
+    indices = chosen.flatten(1)[..., None].expand(-1, -1, points.shape[2])
+    return points.gather(1, indices).unflatten(1, chosen.shape[1:])
+
+
+def _products(points: Tensor, centres: Tensor) -> Tensor:
+    """Scalar products of centres (b, r, k, d) and points (b, n, d): shape (b, r, k, n)."""
+    found = torch.bmm(centres.flatten(1, 2), points.transpose(1, 2))
+    return found.unflatten(1, centres.shape[1:3])
+
+
+def _distances(points: Tensor, norms: Tensor, drawn: Tensor) -> Tensor:
+    """Squared distances of all points to those drawn (b, r, j): shape (b, r, j, n)."""
+    products = _products(points, _pick(points, drawn))
+    drawn_norms = norms.gather(1, drawn.flatten(1)).view_as(drawn)[..., None]
+    found = torch.sub(drawn_norms, products, alpha=2).add_(norms[:, None, None]).clamp_(min=0)
+    # Rounding must not leave a chosen point a chance to be chosen again.
+    return found.scatter_(3, drawn[..., None], 0)
+
+
+def _seed_step(
+    points: Tensor, norms: Tensor, nearest: Tensor, uniform: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Choose one more centre of every problem; `nearest` is (b, r, n), `uniform` (b, r, j)."""
+    cumulative = nearest.cumsum(2)
+    drawn = torch.searchsorted(cumulative, uniform * cumulative[..., -1:])
+    closer = torch.minimum(nearest[:, :, None], _distances(points, norms, drawn))
+    if drawn.shape[2] > 1:
+        best = closer.sum(3).argmin(2, keepdim=True)
+        drawn = drawn.gather(2, best)
+        closer = closer.gather(2, best[..., None].expand(-1, -1, -1, closer.shape[3]))
+    return closer[:, :, 0], drawn
+
+
+def _lloyd_step(points: Tensor, wide: Tensor, centres: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """One iteration; returns the means, each point's distance less its norm, and its cluster."""
+    scores = torch.sub(_square_norms(centres)[..., None], _products(points, centres), alpha=2)
+    least, labels = scores.min(2)
+    spread = labels[..., None].expand(-1, -1, -1, wide.shape[2])
+    sums = torch.zeros_like(centres, dtype=torch.float32)
+    sums.scatter_add_(2, spread, wide[:, None].expand_as(spread))
+    counts = _counts(labels, centres.shape[2])[..., None]
+    means = torch.where(counts > 0, sums / counts, centres).to(points.dtype)
+    return means, least, labels
+
+
+def _counts(labels: Tensor, clusters: int) -> Tensor:
+    """Points of each cluster, shape (b, r, k), fp32."""
+    made = torch.zeros((*labels.shape[:2], clusters), device=labels.device)
+    return made.scatter_add_(2, labels, made.new_ones(()).expand_as(labels))
+
+
+def _positions(labels: Tensor, clusters: int) -> Tensor:
+    """Mean position of each cluster's points; an empty cluster goes last."""
+    places = torch.arange(labels.shape[2], dtype=torch.float32, device=labels.device)
+    counts = _counts(labels, clusters)
+    sums = torch.zeros_like(counts).scatter_add_(2, labels, places.expand_as(labels))
+    return torch.where(counts > 0, sums / counts, math.inf)
