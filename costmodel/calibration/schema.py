@@ -197,6 +197,15 @@ KINDS: Mapping[str, Kind] = {
             "n_gpus bytes",
             Column("dtype", "text", "", "number format; bytes count, so it may be empty", ""),
         ),
+        _kind(
+            "launch",
+            (
+                _text("runtime", "eager, compiled or cuda-graph"),
+                _text("op", "launch, start, gap or sync: see HostFit"),
+            ),
+            "runtime",
+            Column("dtype", "text", "", "number format, of no influence", ""),
+        ),
         Kind(
             "kernel",
             (

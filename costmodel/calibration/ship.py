@@ -9,15 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
+from costmodel.calibration.borrowing import borrowed, stand_ins
 from costmodel.calibration.building import Stack, build_kind, chip_of, rows_of
 from costmodel.calibration.loading import load_timings
-from costmodel.calibration.recipe import Borrow, FitFrom, Recipe, load_recipes, load_stand_ins
+from costmodel.calibration.recipe import FitFrom, Recipe, load_recipes
 from costmodel.calibration.schema import Timings
 from costmodel.calibration.setups import SETUPS
 from costmodel.calibration.writing import write_calibration
 from costmodel.catalog.hardware import load_gpu
 from costmodel.errors import CostModelError
-from costmodel.specs.calibration import BandTable, Calibration, KindFit
+from costmodel.specs.calibration import Calibration, KindFit
 from costmodel.timing.prediction import kernel_time_s
 
 __all__ = ["build", "build_all", "main"]
@@ -91,15 +92,11 @@ def build(
             donor = done[borrow.from_].find(kind)
             if donor is None:
                 raise CostModelError(f"{borrow.from_} has no {kind} to borrow")
-            kinds.setdefault(kind, _borrowed(borrow, donor))
+            kinds.setdefault(kind, borrowed(borrow, donor))
     if recipe.fill:
         for fit in done[recipe.fill].kinds:
             kinds.setdefault(fit.kind, fit)
-    for stand_in in load_stand_ins():
-        for kind in stand_in.names:
-            donor = kinds.get(stand_in.from_)
-            if donor is not None and kind not in kinds:
-                kinds[kind] = _borrowed(stand_in, donor).model_copy(update={"kind": kind})
+    kinds |= stand_ins(kinds)
     return Calibration(
         name=recipe.name,
         device=recipe.device,
@@ -130,23 +127,6 @@ def _fit(
         fixed=source.fixed,
         **labels,
     )
-
-
-def _borrowed(borrow: Borrow, fit: KindFit) -> KindFit:
-    low = tuple(float(value**borrow.widen) for value in fit.bands.low)
-    high = tuple(float(value**borrow.widen) for value in fit.bands.high)
-    bands = BandTable.model_validate({**fit.bands.model_dump(), "low": low, "high": high})
-    rule = f"{fit.rule}; {borrow.rule}" if fit.rule else borrow.rule
-    update = {
-        "origin": "transferred",
-        "rule": rule,
-        "time_scale": fit.time_scale * borrow.time_scale,
-        "bands": bands,
-        "residual": None,
-        "seen": None,
-        "error": None,
-    }
-    return fit.model_copy(update=update)
 
 
 def _lab_spread(

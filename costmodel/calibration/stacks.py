@@ -117,6 +117,8 @@ def _kinds(item: Timings) -> tuple[npt.NDArray[np.object_], list[Problem]]:
     if not KINDS[item.kind].fit:
         tally.add(f"{item.kind}: rows carry no shapes", frame.index.to_numpy())
         return kinds, tally.problems()
+    if item.kind == "launch":
+        return kinds, []
     if item.kind == "memory_bound":
         known = frame["op"].isin(list(OPERATORS)).to_numpy()
         moved = elementwise_sizes(frame[known])["kind"]

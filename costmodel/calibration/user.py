@@ -7,7 +7,9 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from costmodel.calibration.borrowing import stand_ins
 from costmodel.calibration.dtypes import dtype_name
+from costmodel.calibration.host_fits import host_fits
 from costmodel.calibration.judging import own_devices
 from costmodel.calibration.loading import load_timings
 from costmodel.calibration.own_fits import LeftOut, OwnFit, Progress, fit_all
@@ -40,6 +42,8 @@ class OwnCalibration:
         Other stacks, and kinds with too few rows.
     taken : tuple of str
         Kinds from the base.
+    stood_in : tuple of str
+        Kinds without rows that take those of a like kind.
     datasheet : tuple of str
         Kinds with neither, for which estimates fall back to the datasheet.
     problems : tuple of Problem
@@ -50,6 +54,7 @@ class OwnCalibration:
     fitted: tuple[OwnFit, ...]
     left_out: tuple[LeftOut, ...]
     taken: tuple[str, ...]
+    stood_in: tuple[str, ...]
     datasheet: tuple[str, ...]
     problems: tuple[Problem, ...]
 
@@ -122,6 +127,8 @@ def calibrate(
     kinds = {one.fit.kind: one.fit for one in fitted}
     taken = [_taken(fit, donor, profile) for fit in donor.kinds] if donor else []
     taken = [fit for fit in taken if fit.kind not in kinds]
+    kinds |= {fit.kind: fit for fit in taken}
+    like = stand_ins(kinds)
     calibration = Calibration(
         name=name or f"{profile.name}.own",
         device=profile.name,
@@ -129,13 +136,15 @@ def calibrate(
         date=date,
         lab_spread=donor.lab_spread if donor else {},
         notes=tuple(note for one in fitted if (note := one.note)),
-        kinds=tuple(sorted([*kinds.values(), *taken], key=lambda fit: fit.kind)),
+        kinds=tuple(sorted([*kinds.values(), *like.values()], key=lambda fit: fit.kind)),
+        host=host_fits(own, profile, date),
     )
     return OwnCalibration(
         calibration=calibration,
         fitted=tuple(fitted),
         left_out=(*left_out, *failed),
         taken=tuple(fit.kind for fit in taken),
+        stood_in=tuple(like),
         datasheet=tuple(kind for kind in SETUPS if calibration.find(kind) is None),
         problems=(*report.problems, *unknown),
     )

@@ -30,7 +30,7 @@ def own_calibration_record(result: OwnCalibration, path: str) -> dict[str, Any]:
     -------
     dict
         Keys ``schema_version``, ``name``, ``device``, ``file``, ``kinds``, ``taken``,
-        ``datasheet``, ``left_out`` and ``dropped``.
+        ``stood_in``, ``host``, ``datasheet``, ``left_out`` and ``dropped``.
     """
     calibration = result.calibration
     return {
@@ -40,6 +40,8 @@ def own_calibration_record(result: OwnCalibration, path: str) -> dict[str, Any]:
         "file": path,
         "kinds": [_kind_record(one) for one in result.fitted],
         "taken": list(result.taken),
+        "stood_in": list(result.stood_in),
+        "host": [fit.model_dump(mode="json") for fit in calibration.host],
         "datasheet": list(result.datasheet),
         "left_out": [
             {
@@ -86,6 +88,8 @@ def own_calibration_tables(result: OwnCalibration, path: str) -> list[Renderable
     )  # fmt: skip
     about = [
         ("from the base", ", ".join(result.taken)),
+        ("like another", ", ".join(result.stood_in)),
+        ("host costs", ", ".join(fit.runtime for fit in calibration.host)),
         ("datasheet only", ", ".join(result.datasheet)),
     ]
     shown = [(what, kinds) for what, kinds in about if kinds]
