@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-import yaml
+import published_latencies
+from page_parts import table
 
 import costmodel
 from costmodel.catalog.hardware import load_gpu
@@ -19,20 +20,13 @@ HERE = Path(__file__).resolve().parent / "reference"
 NOTICE = "<!-- Written by docs/generate.py; a test fails when it is stale. -->\n\n"
 
 
-def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    head = list(header)
-    lines = [head, ["---"] * len(head), *(list(row) for row in rows)]
-    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n"
-                   for line in lines)  # fmt: skip
-
-
 def nomenclature() -> str:
     """Every symbol, by group."""
     text = "# Nomenclature\n\nSymbols of all formulas. Bytes are on one device, GB is 1e9 bytes.\n"
     text += "An index (`s_1`) is the same quantity for one layer group, image kind or width.\n"
     for group in dict.fromkeys(row.group for row in TABLE.values()):
         text += f"\n## {group}\n\n"
-        text += _table(
+        text += table(
             ("Symbol", "In LaTeX", "Meaning", "Unit"),
             (
                 (f"`{row.name}`", f"${row.latex}$", row.meaning, row.unit)
@@ -58,7 +52,7 @@ def methods() -> str:
             text += f"- Not known: {method.unknown}\n"
         fields = method.Params.model_fields
         if fields:
-            text += "\n" + _table(
+            text += "\n" + table(
                 ("Parameter", "Default", "Meaning"),
                 (
                     (f"`{key}`", "" if field.default is None else f"`{field.default}`",
@@ -100,7 +94,7 @@ def devices() -> str:
         )
     text = "# Devices\n\nDense peak rates in TFLOP/s (TOP/s), memory in GiB and GB/s, link per "
     text += "direction in GB/s, power in W. Sources: `costmodel gpus show NAME`.\n\n"
-    return text + _table(
+    return text + table(
         ("Name", "GPU", "SMs", "Memory", "Bandwidth", "fp32", "fp16", "bf16", "fp8", "int8",
          "Link", "TDP"), rows,
     )  # fmt: skip
@@ -128,50 +122,16 @@ def models() -> str:
         )
     page = "# Models\n\nHeads are query/key-value heads; visual tokens are those of the default "
     page += "image, markers included. Sources: `costmodel models show NAME`.\n\n"
-    return page + _table(
+    return page + table(
         ("Name", "Family", "Parameters", "Language model", "Vision tower", "Image",
          "Visual tokens"), rows,
     )  # fmt: skip
 
 
-def published_latencies() -> str:
-    """Measured first-token latencies of others beside ours."""
-    data = yaml.safe_load((HERE.parent / "data" / "published_latencies.yaml").read_text("utf-8"))
-    text = "# Published latencies beside ours\n\n"
-    text += "What others measured on hardware, and what the calibrated model says for the whole\n"
-    text += (
-        "request: TTFT [ms] with the 90 % band for any lab and software. `eager` is the code of\n"
-    )
-    text += "papers: unfused kernels and eager attention. A table to learn from, not a target:\n"
-    text += "sources rarely say which software ran or what is included, and one baseline is\n"
-    text += "reported at 57.8 and at 138 ms.\n\n"
-    rows = []
-    for row in data["rows"]:
-        cells = []
-        for runtime, attention in (("eager", "eager"), ("compiled", "flash"),
-                                   ("cuda-graph", "flash")):  # fmt: skip
-            result = costmodel.estimate(
-                row["model"], row["gpu"], text_tokens=row["text_tokens"],
-                visual_tokens=row["visual_tokens"], runtime=runtime, attention=attention,
-                weights_dtype=row.get("weights_dtype"),
-            )  # fmt: skip
-            low, high = (1e3 * bound for bound in result.interval_s["ttft"]["any_stack"])
-            inside = "**inside**" if low <= row["measured_ms"] <= high else "outside"
-            ttft = 1e3 * result.time_s["ttft"]
-            cells.append(f"{ttft:.1f} ({low:.0f} to {high:.0f}), {inside}")
-        weights = f", {row['weights_dtype']} weights" if "weights_dtype" in row else ""
-        rows.append(
-            (
-                f"`{row['model']}`{weights}, {row['visual_tokens']} + {row['text_tokens']} tokens",
-                f"`{row['gpu']}`",
-                f"{row['measured_ms']:g}",
-                *cells,
-                f"[{row['source']}]({row['url']}); open: {row['assumed']}",
-            )
-        )
-    return text + _table(
-        ("Request", "GPU", "Measured ms", "eager", "compiled", "cuda-graph", "Source"), rows
-    )
+def published() -> str:
+    """Measured latencies of others beside ours."""
+    data = published_latencies.load(HERE.parent / "data" / "published_latencies.yaml")
+    return published_latencies.page(data)
 
 
 PAGES: dict[str, Callable[[], str]] = {
@@ -179,7 +139,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "methods.md": methods,
     "devices.md": devices,
     "models.md": models,
-    "published-latencies.md": published_latencies,
+    "published-latencies.md": published,
 }
 
 
