@@ -51,7 +51,7 @@ def test_parameters_cache_and_visual_tokens_equal_an_estimate(name: str) -> None
     assert shape.projector_parameters == result.params["projector"]
     assert shape.visual_tokens == result.tokens["visual_in"]
     tokens = result.tokens["prefill"]
-    assert shape.decoder.kv_cache_bytes(tokens, "float16") == result.memory_bytes["kv_cache"]
+    assert shape.decoder.kv_cache_bytes(tokens, "fp16") == result.memory_bytes["kv_cache"]
 
 
 @pytest.mark.parametrize("dtype", DTYPE_BYTES)
@@ -102,5 +102,5 @@ def test_impossible_shapes_are_refused() -> None:
         replace(tiny, projector=())
     with pytest.raises(ValueError, match="width 64"):
         replace(tiny, projector=(128, 64))
-    with pytest.raises(ValueError, match="float8"):
-        tiny.fits(1e9, "float8")
+    with pytest.raises(ValueError, match="fp8"):
+        tiny.fits(1e9, "fp8")

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 
 __all__ = ["DTYPE_BYTES", "PRESETS", "DecoderShape", "ModelShape", "VisionShape", "load_shape"]
 
-DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
-"""Bytes of one number, by torch's name of the format."""
+DTYPE_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
+"""Bytes of one number, by the names the cost model gives the formats."""
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,7 @@ class ModelShape:
         ----------
         memory_bytes : float
             What weights and KV cache may take [B]; leave the activations out of it.
-        dtype : {"float32", "float16", "bfloat16"}
+        dtype : {"fp32", "fp16", "bf16"}
             Format of weights and cache.
         tokens, batch : int
             Sequences of the KV cache.
@@ -216,7 +216,7 @@ class ModelShape:
         Examples
         --------
         >>> shape = load_shape("llava-1.5-13b")
-        >>> shape.fits(48e9, "float16"), shape.fits(16e9, "float16"), shape.fits(1e9, "float16")
+        >>> shape.fits(48e9, "fp16"), shape.fits(16e9, "fp16"), shape.fits(1e9, "fp16")
         (40, 23, 0)
         """
         size, one = _dtype_bytes(dtype), replace(self.decoder, layers=1)
