@@ -49,6 +49,8 @@ class Evaluation:
         For each operator, its sizes as arrays over points.
     points : tuple of int
         Shape of the grid.
+    phase : {"prefill", "decode"}
+        The pass.
     """
 
     ops: tuple[Op, ...]
@@ -60,6 +62,7 @@ class Evaluation:
     traffic: dict[str, FloatArray]
     shapes: tuple[dict[str, FloatArray], ...]
     points: tuple[int, ...]
+    phase: Phase = "prefill"
 
     @property
     def bytes_moved(self) -> FloatArray:
@@ -132,6 +135,7 @@ def evaluate(program: Program, phase: Phase = "prefill", **overrides: Any) -> Ev
             for op, row in zip(ops, rows, strict=True)
         ),
         points=points,
+        phase=phase,
     )
 
 

@@ -215,7 +215,7 @@ def _time(
 ) -> _Timed:
     op = evaluation.ops[index]
     if op.primitive == "cache_write" and deployment.attention == "flash":
-        measured = calibration.find(_attention_kind(evaluation))
+        measured = calibration.find(f"attention_{evaluation.phase}")
         if measured is not None and _CACHE_WRITE in measured.values:
             return _included(evaluation, measured, device)
     wanted = kind_of(evaluation, index, deployment)
@@ -244,11 +244,6 @@ def _provenance(fit: KindFit, wanted: KindSizes, outside: FloatArray, device: De
     if fit.origin == "fitted" and fit.device != device.profile.name:
         return "transferred"
     return provenance_of(fit, wanted.sizes, outside)
-
-
-def _attention_kind(evaluation: Evaluation) -> str:
-    kinds = {op.kind for op in evaluation.ops}
-    return "attention_decode" if "attention_decode" in kinds else "attention_prefill"
 
 
 def _included(evaluation: Evaluation, measured: KindFit, device: Device) -> _Timed:
