@@ -21,7 +21,8 @@ from costmodel.calibration.stacks import (
     of_gpu,
     split_stacks,
 )
-from costmodel.catalog.calibrations import load_calibration
+from costmodel.calibration.whole_models import WHOLE_SIZES, Group, groups_of, predict
+from costmodel.catalog.calibrations import default_calibration, load_calibration
 from costmodel.catalog.hardware import load_gpu
 from costmodel.errors import InputError
 from costmodel.specs.calibration import Calibration, KindFit
@@ -46,6 +47,8 @@ class Judged:
     ----------
     stack : StackRows
         Device, kind, source, software and format.
+    sizes : tuple of str
+        Columns of `points` that tell its shapes apart.
     kernel : str
         Implementation of attention that is judged: the one with the most rows.
     calibration : str, optional
@@ -65,6 +68,7 @@ class Judged:
     """
 
     stack: StackRows
+    sizes: tuple[str, ...]
     kernel: str
     calibration: str | None
     same_stack: bool
@@ -144,13 +148,17 @@ def validate_timings(
         if not timings:
             raise InputError("gpu", os.fspath(gpu), "a device that the files have rows of")
     stacks, unknown = split_stacks(timings)
-    used = {name: devices.get(name) or load_gpu(name) for name in {s.gpu for s in stacks}}
+    whole = list(groups_of(timings))
+    names = {s.gpu for s in stacks} | {group[0] for group, _ in whole}
+    used = {name: devices.get(name) or load_gpu(name) for name in names}
     given = {
         name: None if calibration is None else load_calibration(calibration, profile)
         for name, profile in used.items()
     }
     groups = tuple(
         _judge(stack, used[stack.gpu], given[stack.gpu], min_time_us) for stack in stacks
+    ) + tuple(
+        _judge_whole(group, requests, used[group[0]], calibration) for group, requests in whole
     )
     return Validation(
         groups=groups,
@@ -174,12 +182,14 @@ def _judge(
     frame = frame.assign(roofline_s=roofline_s(stack.kind, frame, chip) if len(frame) else [])
     found = choose_calibration(stack, profile, given)
     if found is None:
-        return Judged(stack, kernel, None, False, False, None, errors_of(frame), frame)
+        sizes = SETUPS[stack.kind].sizes
+        return Judged(stack, sizes, kernel, None, False, False, None, errors_of(frame), frame)
     calibration, fit = found
     same = is_same_stack(fit, stack)
     frame = _predict(stack.kind, fit, frame, chip)
     return Judged(
         stack=stack,
+        sizes=SETUPS[stack.kind].sizes,
         kernel=kernel,
         calibration=calibration.name,
         same_stack=same,
@@ -187,6 +197,33 @@ def _judge(
         cv_mape_pct=fit.error.mape_pct if fit.error else None,
         errors=errors_of(frame),
         points=frame,
+    )
+
+
+def _judge_whole(
+    group: Group,
+    requests: pd.DataFrame,
+    profile: HardwareProfile,
+    calibration: str | os.PathLike[str] | None,
+) -> Judged:
+    gpu, source, software, dtype, runtime, stage = group
+    chosen = (
+        default_calibration(profile)
+        if calibration is None
+        else load_calibration(calibration, profile)
+    )
+    named = os.fspath(calibration) if calibration is not None else None
+    points = predict(group, requests, profile, named)
+    return Judged(
+        stack=StackRows(gpu, f"{stage} {runtime}", source, software, dtype, "", ()),
+        sizes=WHOLE_SIZES,
+        kernel="",
+        calibration=chosen.name if chosen else None,
+        same_stack=chosen is not None and any(fit.source == source for fit in chosen.kinds),
+        in_sample=False,
+        cv_mape_pct=None,
+        errors=errors_of(points),
+        points=points,
     )
 
 

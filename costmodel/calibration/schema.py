@@ -198,12 +198,29 @@ KINDS: Mapping[str, Kind] = {
             Column("dtype", "text", "", "number format; bytes count, so it may be empty", ""),
         ),
         _kind(
+            "whole_model",
+            (
+                _text("model", "name of a known model, or a label where config says what it is"),
+                _text("config", "its config.json, on one line", ""),
+                _text("runtime", "eager, compiled or cuda-graph"),
+                _text("attention", "flash, sdpa or eager", "flash"),
+                _text("compress", "METHOD:key=value,... as of the command line", ""),
+                _text("stage", "ttft, tpot or a stage of an estimate", "ttft"),
+                _size("batch", "requests computed together", 1),
+                _size("visual_tokens", "visual tokens of a request, uncompressed", low=0),
+                _size("text_tokens", "other tokens of the prompt"),
+                _size("output_tokens", "tokens generated before", 0, low=0),
+                Column("memory_bytes", "float", "B", "peak memory of the device", _NAN, key=False),
+            ),
+            "visual_tokens text_tokens",
+        ),
+        _kind(
             "launch",
             (
                 _text("runtime", "eager, compiled or cuda-graph"),
                 _text("op", "launch, start, gap or sync: see HostFit"),
             ),
-            "runtime",
+            "runtime op",
             Column("dtype", "text", "", "number format, of no influence", ""),
         ),
         Kind(

@@ -25,6 +25,8 @@ from costmodel.specs.hardware import HardwareProfile
 if TYPE_CHECKING:
     import pandas as pd
 
+_NOT_KERNELS = ("launch", "whole_model")
+
 __all__ = ["StackRows", "choose_calibration", "is_same_stack", "of_gpu", "split_stacks"]
 
 
@@ -117,7 +119,7 @@ def _kinds(item: Timings) -> tuple[npt.NDArray[np.object_], list[Problem]]:
     if not KINDS[item.kind].fit:
         tally.add(f"{item.kind}: rows carry no shapes", frame.index.to_numpy())
         return kinds, tally.problems()
-    if item.kind == "launch":
+    if item.kind in _NOT_KERNELS:
         return kinds, []
     if item.kind == "memory_bound":
         known = frame["op"].isin(list(OPERATORS)).to_numpy()

@@ -138,6 +138,7 @@ def _notes(result: Validation) -> list[str]:
         notes.append("* fitted on another laboratory, framework or device")
     if any(group.calibration is None for group in result.groups):
         notes.append("no calibration has the kinds without a name: estimates use the datasheet")
+    notes += [note for group in result.groups if (note := _memory_note(group))]
     seen = [group for group in result.groups if group.in_sample and group.cv_mape_pct is not None]
     if seen:
         stated = [group.cv_mape_pct for group in seen if group.cv_mape_pct is not None]
@@ -146,3 +147,17 @@ def _notes(result: Validation) -> list[str]:
             f"fit their mean errors are {min(stated):.1f} to {max(stated):.1f} %"
         )
     return notes
+
+
+def _memory_note(group: Judged) -> str:
+    """How far predicted peak memory is from measured, of whole models that say."""
+    if "memory_bytes" not in group.points:
+        return ""
+    known = group.points[group.points["memory_bytes"].notna()]
+    if known.empty:
+        return ""
+    error = known["predicted_memory_bytes"] / known["memory_bytes"] - 1.0
+    return (
+        f"peak memory of {group.stack.kind}: mean absolute error {100 * error.abs().mean():.1f} %, "
+        f"bias {100 * error.mean():+.1f} %"
+    )

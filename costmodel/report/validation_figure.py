@@ -10,7 +10,6 @@ import numpy as np
 
 from costmodel.calibration.error_figures import Errors
 from costmodel.calibration.judging import Judged, Validation
-from costmodel.calibration.setups import SETUPS
 from costmodel.report.text import quantity
 
 if TYPE_CHECKING:
@@ -56,7 +55,7 @@ def validation_figure(result: Validation) -> Figure:
     share = min(1.0, _MOST_POINTS / max(total, 1))
     if groups:
         _draw_lines(figure, groups)
-    kinds = [kind for kind in SETUPS if any(group.stack.kind == kind for group in groups)]
+    kinds = list(dict.fromkeys(group.stack.kind for group in groups))
     members = {kind: [g for g in groups if g.stack.kind == kind] for kind in kinds}
     # The kinds of many points first, so that they do not cover those of few.
     for kind in sorted(kinds, key=lambda name: -sum(g.errors.n for g in members[name])):
@@ -145,7 +144,7 @@ def _thinned(points: pd.DataFrame, share: float) -> pd.DataFrame:
 
 
 def _hover(group: Judged, frame: pd.DataFrame) -> list[str]:
-    stack, names = group.stack, SETUPS[group.stack.kind].sizes
+    stack, names = group.stack, group.sizes
     head = f"<b>{stack.kind.replace('_', ' ')}</b> {stack.gpu}<br>{stack.label}"
     lines = []
     for row in frame.to_dict("records"):
