@@ -18,6 +18,7 @@ COMMANDS = {
     "roofline": "Draw every operator under the device's roofline.",
     "calibrate": "Fit kernel times to your own measurements.",
     "validate": "Compare predicted kernel times with measured ones.",
+    "measure": "Time kernels on this machine.",
     "completion": "Print the completion script of a shell.",
 }
 """Name of each command, which is also its module, and the first line of its help."""

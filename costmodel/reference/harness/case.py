@@ -15,12 +15,12 @@ __all__ = ["Case", "Options", "Runnable", "Suite", "Timer", "Value", "rotating"]
 Value = str | int | float | bool
 """What a column of a row holds."""
 
-Timer = Literal["device", "wall", "host"]
+Timer = Literal["device", "wall", "host", "wait"]
 """What a sample covers.
 
 ``device``: the device's time only.  ``wall``: from the call until the device is done, for code
-that waits for the device.  ``host``: what the host takes to hand the work over.  On a CPU all
-three are the time of the call.
+that waits for the device.  ``host``: what the host takes to hand the work over.  ``wait``:
+from then until the device is done and the host goes on.  On a CPU all are the time of the call.
 """
 
 
@@ -42,6 +42,8 @@ class Runnable:
         Whether a CUDA graph can capture it: it never waits for the device.
     per_call : int
         Executions in one call, by which times are divided.
+    queue : int
+        Calls that a GPU's queue takes before the host has to wait; about 1000 kernels.
     context : callable
         Makes a context that is entered around warm-up and samples, not around each call.
     """
@@ -52,6 +54,7 @@ class Runnable:
     timer: Timer = "device"
     graph: bool = True
     per_call: int = 1
+    queue: int = 500
     context: Callable[[], AbstractContextManager[Any]] = nullcontext
 
     @property

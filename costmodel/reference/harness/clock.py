@@ -8,6 +8,7 @@ clock with the finest resolution counts, `time.perf_counter_ns`.
 from __future__ import annotations
 
 import gc
+import statistics
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,9 +49,9 @@ def time_runnable(runnable: Runnable, device: str, limits: Limits) -> Timing:
 
 
 def _time_on_cpu(runnable: Runnable, limits: Limits) -> Timing:
-    run, done = runnable.run, _warm_up(runnable, limits)
-    calls = calls_for(done[1], _LEAST_SAMPLE_S, _MOST_CALLS)
-    position = done[0]
+    run = runnable.run
+    position, one_s = _warm_up(runnable, limits)
+    calls = calls_for(one_s, _LEAST_SAMPLE_S, _MOST_CALLS)
 
     def sample() -> float:
         nonlocal position
@@ -67,14 +68,15 @@ def _time_on_cpu(runnable: Runnable, limits: Limits) -> Timing:
 
 
 def _warm_up(runnable: Runnable, limits: Limits) -> tuple[int, float]:
-    """Return how many calls were made, and the seconds of one of the later ones."""
-    number, one_s, start = 0, 0.0, time.monotonic()
-    while number < 2 or time.monotonic() - start < limits.warm_up_s:
+    """Return how many calls were made, and the seconds of one: the median, for one may stall."""
+    taken: list[int] = []
+    start = time.monotonic()
+    while len(taken) < 2 or time.monotonic() - start < limits.warm_up_s:
         before = time.perf_counter_ns()
-        runnable.run(number)
-        one_s = (time.perf_counter_ns() - before) * 1e-9
-        number += 1
-    return number, one_s
+        runnable.run(len(taken))
+        taken.append(time.perf_counter_ns() - before)
+    # The first call sets libraries up.
+    return len(taken), statistics.median(taken[1:]) * 1e-9
 
 
 @contextmanager

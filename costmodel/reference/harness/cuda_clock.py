@@ -19,8 +19,6 @@ __all__ = ["time_on_cuda"]
 _SHORT_S = 100e-6
 _LEAST_SAMPLE_S = 1e-3
 _MOST_CALLS = 4096
-_HOST_CALLS = 500
-"""Launches in flight before the queue is full and the host has to wait: about 1000."""
 
 
 def time_on_cuda(runnable: Runnable, limits: Limits) -> Timing:
@@ -39,10 +37,8 @@ def time_on_cuda(runnable: Runnable, limits: Limits) -> Timing:
         ``timer`` says how it was timed.
     """
     one_s = _warm_up(runnable, limits)
-    if runnable.timer == "wall":
-        timing = _by_host(runnable, limits, 1, waits=True)
-    elif runnable.timer == "host":
-        timing = _by_host(runnable, limits, max(1, _HOST_CALLS // runnable.per_call), waits=False)
+    if runnable.timer != "device":
+        timing = _by_host(runnable, limits, runnable.queue if runnable.timer == "host" else 1)
     elif runnable.graph and one_s < _SHORT_S:
         timing = _by_graph(runnable, limits, one_s)
     else:
@@ -68,7 +64,7 @@ def _warm_up(runnable: Runnable, limits: Limits) -> float:
         elapsed = time.perf_counter() - before
         if time.monotonic() - start >= limits.warm_up_s:
             return elapsed / calls
-        calls = min(2 * calls, _HOST_CALLS)
+        calls = min(2 * calls, runnable.queue)
 
 
 def _events(timed: Any) -> float:
@@ -124,23 +120,27 @@ def _capture(runnable: Runnable, calls: int) -> Any:
     return graph
 
 
-def _by_host(runnable: Runnable, limits: Limits, calls: int, *, waits: bool) -> Timing:
-    """Time on the host's clock: with the device's work, or only what handing it over takes."""
+def _by_host(runnable: Runnable, limits: Limits, calls: int) -> Timing:
+    """Time on the host's clock: handing the work over, the wait for the device, or both."""
     import torch
 
     position = 0
 
     def sample() -> float:
         nonlocal position
+        numbers = range(position, position + calls)
         torch.cuda.synchronize()
         start = time.perf_counter_ns()
-        for number in range(position, position + calls):
+        for number in numbers:
             runnable.run(number)
-        if waits:
-            torch.cuda.synchronize()
+        handed_over = time.perf_counter_ns()
+        torch.cuda.synchronize()
         end = time.perf_counter_ns()
         position += calls
-        torch.cuda.synchronize()
+        if runnable.timer == "host":
+            end = handed_over
+        elif runnable.timer == "wait":
+            start = handed_over
         return (end - start) * 1e-9 / calls
 
-    return Timing(collect(sample, limits), calls, "wall" if waits else "host")
+    return Timing(collect(sample, limits), calls, runnable.timer)

@@ -95,7 +95,7 @@ def measure(request: Request, stream: TextIO) -> Measured:
         if request.device != "cpu":
             import torch
 
-            torch.cuda.set_device(request.device)
+            torch.cuda.set_device(int(request.device.partition(":")[2] or 0))
         machine = describe_machine(request.device)
         run = uuid.uuid4().hex[:12]
         store = Store(

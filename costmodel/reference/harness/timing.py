@@ -47,7 +47,8 @@ class Timing:
     calls : int
         Calls that each sample is the average of.
     timer : str
-        How: ``perf_counter``, ``cuda_graph``, ``cuda_events``, ``wall`` or ``host``.
+        How: ``perf_counter``, ``cuda_graph``, ``cuda_events``, ``wall``, ``host`` or
+        ``wait``.
 
     Examples
     --------

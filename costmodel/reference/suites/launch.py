@@ -1,24 +1,24 @@
-"""What the host and the device pay for a kernel that does nothing to speak of.
+"""What the host pays for a kernel that does nothing to speak of: one element is added to.
 
-The kind ``launch`` has columns ``op`` and ``kernels``, how many are handed over together:
+Rows say for which runtime (``eager`` calls kernels one by one, ``cuda-graph`` replays them) and
+which cost (``op``); the costs that the cost model has are the first three.
 
-``dispatch``
-    One element is added to; on a CPU the whole of it, on a GPU the host's part while the
-    queue has room.
+``launch``
+    Host's time for one kernel while the queue has room; in a graph, its share of the replay of
+    1000.  On a CPU it is the whole call.
+``start``
+    Host's time to start the replay of a graph of 300 kernels, as many as a stage may have.
+``sync``
+    From then until the device is done with one such kernel and the host goes on.
 ``view``
     A view is made: no kernel at all.
 ``launch_rate``
-    GPU: what a kernel takes when ever more wait in the queue, which is the slower of host
-    and device.
-``launch_and_wait``, ``wait``
-    GPU: a kernel and the wait for it; the wait alone when there is nothing to wait for.
+    Time for each of ever more kernels in the queue: the slower of host and device.
 ``read_back``
-    GPU: the host reads one number, as a test for convergence does.
-``graph_replay``, ``graph_launch``
-    GPU: replay of a CUDA graph of so many kernels, until the device is done, and the host's
-    part of it.  The slope over ``kernels`` is what a node takes.
-
-Times are those of one handing over of all ``kernels``.
+    The host reads one number, as a test for convergence does.
+``replay``
+    Replay of a graph of so many ``kernels`` until the device is done; the slope is what a
+    kernel takes in a graph.
 """
 
 from __future__ import annotations
@@ -33,33 +33,39 @@ from ..harness.inputs import Inputs
 __all__ = ["SUITE"]
 
 _QUEUE = 4000
-_GRAPHS = (1, 10, 100, 1000)
-_QUICK_GRAPHS = (1, 100)
+_STAGE, _MANY = 300, 1000
+_REPLAYS = (1, 10, 100, 1000)
 
 Prepare = Callable[[Inputs], Runnable]
 
 
 def _cases(options: Options) -> list[Case]:
-    made: list[tuple[str, int, Prepare]] = [
-        ("dispatch", 1, partial(_adding, timer="host")),
-        ("view", 1, _viewing),
+    made: list[tuple[str, str, int, Prepare]] = [
+        ("eager", "launch", 1, partial(_adding, timer="host")),
+        ("eager", "view", 1, _viewing),
     ]
     if options.device == "cuda":
+        whole = partial(_replaying, kernels=_MANY, timer="host", per_call=_MANY)
         made += [
-            ("launch_rate", 1, _filling),
-            ("launch_and_wait", 1, partial(_adding, timer="wall")),
-            ("wait", 1, _waiting),
-            ("read_back", 1, _reading),
+            ("eager", "sync", 1, partial(_adding, timer="wait")),
+            ("eager", "launch_rate", 1, _filling),
+            ("eager", "read_back", 1, _reading),
+            ("cuda-graph", "launch", 1, whole),
+            ("cuda-graph", "start", _STAGE, partial(_replaying, kernels=_STAGE, timer="host")),
+            ("cuda-graph", "sync", 1, partial(_replaying, kernels=1, timer="wait")),
         ]
-        for kernels in _QUICK_GRAPHS if options.quick else _GRAPHS:
-            made += [
-                ("graph_replay", kernels, partial(_replaying, kernels=kernels, timer="wall")),
-                ("graph_launch", kernels, partial(_replaying, kernels=kernels, timer="host")),
-            ]
+        for kernels in _REPLAYS:
+            replaying = partial(_replaying, kernels=kernels, timer="wall")
+            made.append(("cuda-graph", "replay", kernels, replaying))
     return [
-        Case("launch", "launch", {"dtype": dtype, "op": op, "kernels": kernels}, prepare)
+        Case(
+            "launch",
+            "launch",
+            {"dtype": dtype, "runtime": runtime, "op": op, "kernels": kernels},
+            prepare,
+        )
         for dtype in options.dtypes
-        for op, kernels, prepare in made
+        for runtime, op, kernels, prepare in made
     ]
 
 
@@ -84,11 +90,7 @@ def _filling(inputs: Inputs) -> Runnable:
         for _ in range(_QUEUE):
             one.add_(1)
 
-    return _runnable(run, "wall", per_call=_QUEUE)
-
-
-def _waiting(inputs: Inputs) -> Runnable:
-    return _runnable(lambda i: None, "wall")
+    return _runnable(run, "wall", per_call=_QUEUE, queue=1)
 
 
 def _reading(inputs: Inputs) -> Runnable:
@@ -96,7 +98,7 @@ def _reading(inputs: Inputs) -> Runnable:
     return _runnable(lambda i: one.item(), "wall")
 
 
-def _replaying(inputs: Inputs, kernels: int, timer: Timer) -> Runnable:
+def _replaying(inputs: Inputs, kernels: int, timer: Timer, per_call: int = 1) -> Runnable:
     import torch
 
     one = inputs.scratch(1)
@@ -110,7 +112,7 @@ def _replaying(inputs: Inputs, kernels: int, timer: Timer) -> Runnable:
     with torch.cuda.graph(graph):
         for _ in range(kernels):
             one.add_(1)
-    return _runnable(lambda i: graph.replay(), timer)
+    return _runnable(lambda i: graph.replay(), timer, per_call=per_call, queue=8)
 
 
 SUITE = Suite("launch", "Launch, dispatch and synchronisation cost, CUDA graph replay.", _cases)
