@@ -21,7 +21,13 @@ import numpy as np
 
 from costmodel.evaluation import FloatArray
 
-__all__ = ["Part", "any_stack_deviation", "same_stack_deviation"]
+__all__ = [
+    "DeviationSums",
+    "Part",
+    "any_stack_deviation",
+    "deviation_sums",
+    "same_stack_deviation",
+]
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,58 @@ class Part:
     lab_ratio: float
 
 
+@dataclass(frozen=True)
+class DeviationSums:
+    """What a deviation is composed of: sums over parts, so that those of two stages add up.
+
+    Attributes
+    ----------
+    shares : dict of str to float
+        Common share by kind.
+    together : dict of str to ndarray
+        Sum of the deviations by kind [s].
+    apart : ndarray
+        Sum of squared deviations, each times the share of its kind that is not common [s^2].
+    shift : ndarray
+        Sum of what another lab shifts [s].
+    """
+
+    shares: dict[str, float]
+    together: dict[str, FloatArray]
+    apart: FloatArray
+    shift: FloatArray
+
+    def same_stack(self) -> FloatArray:
+        """Return the deviation on the same stack [s]."""
+        squares = (self.shares[kind] * total**2 for kind, total in self.together.items())
+        return np.sqrt(sum(squares, start=self.apart))
+
+    def any_stack(self) -> FloatArray:
+        """Return the deviation on any stack [s]."""
+        return np.hypot(self.same_stack(), self.shift)
+
+
+def deviation_sums(parts: Sequence[Part]) -> tuple[DeviationSums, DeviationSums]:
+    """Return the sums over `parts` that a band's downward and upward deviation are made of."""
+    down = [(part.time_s * (1.0 - part.low), 1.0 - 1.0 / part.lab_ratio) for part in parts]
+    up = [(part.time_s * (part.high - 1.0), part.lab_ratio - 1.0) for part in parts]
+    return _sums(parts, down), _sums(parts, up)
+
+
+def _sums(parts: Sequence[Part], sides: Sequence[tuple[FloatArray, float]]) -> DeviationSums:
+    shares: dict[str, float] = {}
+    together: dict[str, FloatArray] = {}
+    apart: FloatArray = np.asarray(0.0)
+    shift: FloatArray = np.asarray(0.0)
+    for part, (deviation, other_lab) in zip(parts, sides, strict=True):
+        share = shares.setdefault(part.kind, part.common_share)
+        own = np.maximum(deviation, 0.0)
+        together[part.kind] = together[part.kind] + own if part.kind in together else own
+        apart = apart + (1.0 - share) * own**2
+        shift = shift + part.time_s * other_lab
+    return DeviationSums(shares, together, apart, shift)
+
+
 def same_stack_deviation(parts: Sequence[Part]) -> tuple[FloatArray, FloatArray]:
     """Return how far below and above the sum the truth may lie [s].
 
@@ -69,9 +127,8 @@ def same_stack_deviation(parts: Sequence[Part]) -> tuple[FloatArray, FloatArray]
     >>> [round(float(x), 3) for x in same_stack_deviation([part])]
     [0.1, 0.2]
     """
-    down = _squares(parts, [part.time_s * (1.0 - part.low) for part in parts])
-    up = _squares(parts, [part.time_s * (part.high - 1.0) for part in parts])
-    return np.sqrt(down), np.sqrt(up)
+    down, up = deviation_sums(parts)
+    return down.same_stack(), up.same_stack()
 
 
 def any_stack_deviation(parts: Sequence[Part]) -> tuple[FloatArray, FloatArray]:
@@ -88,27 +145,5 @@ def any_stack_deviation(parts: Sequence[Part]) -> tuple[FloatArray, FloatArray]:
     -------
     tuple of ndarray
     """
-    down, up = same_stack_deviation(parts)
-    shift_up = _sum([part.time_s * (part.lab_ratio - 1.0) for part in parts])
-    shift_down = _sum([part.time_s * (1.0 - 1.0 / part.lab_ratio) for part in parts])
-    return np.hypot(down, shift_down), np.hypot(up, shift_up)
-
-
-def _squares(parts: Sequence[Part], deviations: Sequence[FloatArray]) -> FloatArray:
-    total: FloatArray = np.asarray(0.0)
-    for kind in dict.fromkeys(part.kind for part in parts):
-        chosen = [
-            (part.common_share, np.maximum(deviation, 0.0))
-            for part, deviation in zip(parts, deviations, strict=True)
-            if part.kind == kind
-        ]
-        share = chosen[0][0]
-        together = _sum([deviation for _, deviation in chosen])
-        apart = _sum([deviation**2 for _, deviation in chosen])
-        total = total + share * together**2 + (1.0 - share) * apart
-    return total
-
-
-def _sum(rows: Sequence[FloatArray]) -> FloatArray:
-    result: FloatArray = np.sum(np.broadcast_arrays(*rows), axis=0) if rows else np.asarray(0.0)
-    return result
+    down, up = deviation_sums(parts)
+    return down.any_stack(), up.any_stack()
