@@ -72,23 +72,23 @@ def kmeans_image(
     norms = _square_norms(points)
     wide = points.float()
     ones = torch.ones_like(norms)
-    limit = None if tolerance is None else tolerance * float(wide.var(0, correction=0).mean())
+    limit = None if tolerance is None else _movement_limit(wide, tolerance)
     runs, total = [], 0
     for draws in uniform:
         chosen, nearest = _seed(points, norms, clusters, draws)
-        centres, inertia, labels = points.index_select(0, chosen), nearest.sum(), None
+        centres, places = points.index_select(0, chosen), chosen
         for _ in range(iterations):
-            means, least, labels = _lloyd(points, wide, ones, centres)
-            inertia = least.sum()
+            means, counts, nearest, labels = _lloyd(points, wide, ones, centres)
             total += 1
-            settled = limit is not None and float(_square_distance(means, centres)) <= limit
+            settled = limit is not None and float(_distance(means, centres)) <= limit
             centres = means
             if settled:
                 break
         if by_position:
-            places = chosen if labels is None else _positions(labels, ones, clusters)
+            if iterations:
+                places = _positions(labels, counts)
             centres = centres.index_select(0, places.argsort())
-        runs.append((centres, inertia))
+        runs.append((centres, nearest))
     return Clusters(_best(runs), total)
 
 
@@ -96,8 +96,12 @@ def _square_norms(vectors: Tensor) -> Tensor:
     return torch.linalg.vector_norm(vectors, dim=1, dtype=torch.float32).square()
 
 
-def _square_distance(first: Tensor, second: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(first - second, dtype=torch.float32).square()
+def _distance(first: Tensor, second: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(first - second, dtype=torch.float32)
+
+
+def _movement_limit(wide: Tensor, tolerance: float) -> float:
+    return math.sqrt(tolerance * float(wide.var(0, correction=0).mean()))
 
 
 def _seed(points: Tensor, norms: Tensor, clusters: int, uniform: Tensor) -> tuple[Tensor, Tensor]:
@@ -128,25 +132,28 @@ def _distances(points: Tensor, norms: Tensor, drawn: Tensor) -> Tensor:
 
 def _lloyd(
     points: Tensor, wide: Tensor, ones: Tensor, centres: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """One iteration; returns the means, each point's distance less its norm, and its cluster."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """One iteration.
+
+    Returns means, points per cluster, and each point's distance less its norm and its cluster.
+    """
     scores = torch.sub(_square_norms(centres)[:, None], centres @ points.T, alpha=2)
     least, labels = scores.min(0)
     sums = torch.zeros_like(centres, dtype=torch.float32).index_add_(0, labels, wide)
-    counts = torch.zeros_like(scores[:, 0]).index_add_(0, labels, ones)[:, None]
+    counts = ones.new_zeros(len(centres)).index_add_(0, labels, ones)[:, None]
     means = torch.where(counts > 0, sums / counts, centres).to(points.dtype)
-    return means, least, labels
+    return means, counts[:, 0], least, labels
 
 
-def _positions(labels: Tensor, ones: Tensor, clusters: int) -> Tensor:
-    """Mean position of each cluster's points; an empty cluster goes last."""
-    sums = ones.new_zeros(clusters).index_add_(0, labels, ones.cumsum(0))
-    counts = torch.zeros_like(sums).index_add_(0, labels, ones)
-    return torch.where(counts > 0, sums / counts, math.inf)
+def _positions(labels: Tensor, counts: Tensor) -> Tensor:
+    """Mean position of each cluster's points; NaN, which sorts last, for an empty cluster."""
+    places = torch.arange(len(labels), dtype=counts.dtype, device=counts.device)
+    return torch.zeros_like(counts).index_add_(0, labels, places) / counts
 
 
 def _best(runs: list[tuple[Tensor, Tensor]]) -> Tensor:
     if len(runs) == 1:
         return runs[0][0]
-    best = torch.stack([inertia for _, inertia in runs]).argmin(0, keepdim=True)
+    inertia = torch.stack([nearest for _, nearest in runs]).sum(1)
+    best = inertia.argmin(0, keepdim=True)
     return torch.stack([means for means, _ in runs]).index_select(0, best)[0]

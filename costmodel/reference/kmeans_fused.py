@@ -7,7 +7,6 @@ candidates per centre, d width.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -52,6 +51,7 @@ def kmeans_images(
     """
     norms = _square_norms(points)
     wide = points.float()
+    one = wide.new_ones(())
     seed_step = _compiled(_seed_step) if compiled else _seed_step
     lloyd_step = _compiled(_lloyd_step) if compiled else _lloyd_step
     drawn = (uniform[:, :, 0, :1] * points.shape[1]).long()
@@ -61,17 +61,17 @@ def kmeans_images(
         nearest, drawn = seed_step(points, norms, nearest, uniform[:, :, number])
         steps.append(drawn)
     chosen = torch.cat(steps, 2)
-    centres, inertia, labels = _pick(points, chosen), nearest.sum(-1), None
+    centres, places = _pick(points, chosen), chosen
     for _ in range(iterations):
-        centres, least, labels = lloyd_step(points, wide, centres)
-        inertia = least.sum(-1)
+        centres, counts, nearest, labels = lloyd_step(points, wide, one, centres)
     if by_position:
-        places = chosen if labels is None else _positions(labels, clusters)
+        if iterations:
+            places = _positions(labels, counts)
         order = places.argsort(2)[..., None]
         centres = centres.gather(2, order.expand_as(centres))
     if centres.shape[1] == 1:
         return centres[:, 0]
-    best = inertia.argmin(1)[:, None, None, None]
+    best = nearest.sum(2).argmin(1)[:, None, None, None]
     return centres.gather(1, best.expand(-1, 1, *centres.shape[2:]))[:, 0]
 
 
@@ -120,27 +120,25 @@ def _seed_step(
     return closer[:, :, 0], drawn
 
 
-def _lloyd_step(points: Tensor, wide: Tensor, centres: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """One iteration; returns the means, each point's distance less its norm, and its cluster."""
+def _lloyd_step(
+    points: Tensor, wide: Tensor, one: Tensor, centres: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """One iteration.
+
+    Returns means, points per cluster, and each point's distance less its norm and its cluster.
+    """
     scores = torch.sub(_square_norms(centres)[..., None], _products(points, centres), alpha=2)
     least, labels = scores.min(2)
     spread = labels[..., None].expand(-1, -1, -1, wide.shape[2])
     sums = torch.zeros_like(centres, dtype=torch.float32)
     sums.scatter_add_(2, spread, wide[:, None].expand_as(spread))
-    counts = _counts(labels, centres.shape[2])[..., None]
-    means = torch.where(counts > 0, sums / counts, centres).to(points.dtype)
-    return means, least, labels
+    counts = wide.new_zeros(centres.shape[:3])
+    counts.scatter_add_(2, labels, one.expand_as(labels))
+    means = torch.where(counts[..., None] > 0, sums / counts[..., None], centres)
+    return means.to(points.dtype), counts, least, labels
 
 
-def _counts(labels: Tensor, clusters: int) -> Tensor:
-    """Points of each cluster, shape (b, r, k), fp32."""
-    made = torch.zeros((*labels.shape[:2], clusters), device=labels.device)
-    return made.scatter_add_(2, labels, made.new_ones(()).expand_as(labels))
-
-
-def _positions(labels: Tensor, clusters: int) -> Tensor:
-    """Mean position of each cluster's points; an empty cluster goes last."""
-    places = torch.arange(labels.shape[2], dtype=torch.float32, device=labels.device)
-    counts = _counts(labels, clusters)
-    sums = torch.zeros_like(counts).scatter_add_(2, labels, places.expand_as(labels))
-    return torch.where(counts > 0, sums / counts, math.inf)
+def _positions(labels: Tensor, counts: Tensor) -> Tensor:
+    """Mean position of each cluster's points; NaN, which sorts last, for an empty cluster."""
+    places = torch.arange(labels.shape[2], dtype=counts.dtype, device=counts.device)
+    return torch.zeros_like(counts).scatter_add_(2, labels, places.expand_as(labels)) / counts

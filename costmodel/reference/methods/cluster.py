@@ -96,6 +96,8 @@ def cluster_means(
     trials = default_trials(variant, kept) if init_trials is None else init_trials
     check = variant in {"eager", "sklearn"} if check is None else check
     _validate(variant, iterations, n_init, trials, order, check, distances)
+    if tolerance < 0:
+        raise ValueError(f"tolerance: {tolerance} is negative")
     by_position = order == "position"
     if variant == "sklearn":
         return _on_host(
@@ -151,10 +153,7 @@ def _on_host(
 ) -> Tensor:  # fmt: skip
     """Cluster with scikit-learn: tokens are copied to the host, means back."""
     import numpy as np
-    from sklearn.cluster import (  # type: ignore[import-not-found, import-untyped, unused-ignore]
-        KMeans,
-        kmeans_plusplus,
-    )
+    from sklearn.cluster import KMeans, kmeans_plusplus
 
     seed = int(torch.randint(2**31 - 1, (), generator=generator, device=tokens.device))
     random = np.random.RandomState(seed)
