@@ -65,6 +65,7 @@ def test_maps_are_joined_token_by_token_without_the_class_token() -> None:
         one[:, 0] = torch.nan
     joined = join_maps(maps, torch.float32)
     assert joined.shape == (2, 4, 12)
+    assert joined.isfinite().all()
     assert joined[1, 3].tolist() == [0.0] * 3 + [1.0] * 3 + [2.0] * 3 + [3.0] * 3
 
 
