@@ -25,10 +25,10 @@ Let n be the patches of an image, c their width and k the tokens that stay.
   is given and nothing waits.
 - A loop over tokens on the host, and no CUDA graph; ``fused`` without ``adaptive`` can be captured.
 
-`merge_by_loop` follows the released code, quirks included: ``int(n * ratio)`` can lose one token
-by rounding (for 729 tokens, never for 576), weights are not normalised, and
-all images of a batch share one ratio.  The paper averages by normalised weights.  Keeping all
-tokens is therefore no identity: neighbours are still added, and the extra token is zero.
+`merge_by_loop` follows the released code at inference, quirks included: ``int(n * ratio)`` can lose
+one token by rounding (for 729 tokens, never for 576), weights are not normalised, and all images of
+a batch share one ratio.  Keeping all tokens is therefore no identity: neighbours are still added,
+and the extra token is zero.
 
 References
 ----------

@@ -16,7 +16,7 @@ fails; here that is a ValueError.
 
 References
 ----------
-.. [1] Y. Shang et al., arXiv:2403.15388, section 3.3. https://arxiv.org/abs/2403.15388
+.. [1] Y. Shang et al., arXiv:2403.15388, section 3. https://arxiv.org/abs/2403.15388
 .. [2] https://github.com/42Shawn/LLaVA-PruMerge,
    ``llava/model/multimodal_encoder/clip_encoder.py`` (``token_prune_merge_advanced_plus``).
 """

@@ -35,7 +35,7 @@ reads of CLIP's 24.
 References
 ----------
 .. [1] D. Bolya et al., "Token Merging: Your ViT But Faster", ICLR 2023, arXiv:2210.09461,
-   section 3 and appendix D. https://arxiv.org/abs/2210.09461
+   section 3. https://arxiv.org/abs/2210.09461
 .. [2] https://github.com/facebookresearch/ToMe, ``tome/merge.py`` and ``tome/patch/timm.py``.
 """
 

@@ -19,8 +19,8 @@ similar key (cosine of keys averaged over heads), and
 - Host waits, measured: 5 as released (selections by a boolean mask, whose size the host must
   read), none in ``fused``, which selects by one sort and fixed indices and fits a CUDA graph.
 
-The function follows the released code, whose contextual tokens are target plus mean; the paper
-speaks of averaging them.  With C = 0, which the released code cannot do, only dominant tokens stay.
+`zip_tokens` follows the released code as public copies of it have it: contextual tokens are target
+plus mean, not the mean of both.  With C = 0, which the released code cannot do, only dominant tokens stay.
 
 References
 ----------
