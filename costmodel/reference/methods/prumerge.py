@@ -19,7 +19,7 @@ Let n be the patches of an image, c their width and k the tokens that stay.
   each time.  Fused: normalised keys (n c), ``4 k n`` for similarities and weights.
 - Launches, measured per batch of b images: ``23 + 11 b k`` operators as released and, off the CPU,
   a copy to the host; 26 in ``fused``, 19 of them left without ``adaptive``.  Formats other than
-  fp32 add a cast before the quartiles.
+  fp32 add a cast before the quartiles; in fp32 several images add a copy in ``fused``.
 - Host waits: 1.  As released the attention is copied to the host, where numpy finds the quartiles;
   in ``fused`` only the count of outliers crosses.  It decides all shapes.  With ``adaptive`` off k
   is given and nothing waits.
@@ -27,8 +27,8 @@ Let n be the patches of an image, c their width and k the tokens that stay.
 
 `merge_by_loop` follows the released code at inference, quirks included: ``int(n * ratio)`` can lose
 one token by rounding (for 729 tokens, never for 576), weights are not normalised, and all images of
-a batch share one ratio.  Keeping all tokens is therefore no identity: neighbours are still added,
-and the extra token is zero.
+a batch share one ratio.  Keeping all tokens is no identity: neighbours are still added, and the
+extra token is zero.
 
 References
 ----------

@@ -20,7 +20,7 @@ similar key (cosine of keys averaged over heads), and
   read), none in ``fused``, which selects by one sort and fixed indices and fits a CUDA graph.
 
 `zip_tokens` follows the released code as public copies of it have it: contextual tokens are target
-plus mean, not the mean of both.  With C = 0, which the released code cannot do, only dominant tokens stay.
+plus mean, not the mean of both.  With C = 0, which that code cannot do, only dominant tokens stay.
 
 References
 ----------
