@@ -155,6 +155,8 @@ def test_fused_is_one_graph() -> None:
     torch.testing.assert_close(whole(points, uniform), expected)
 
 
+# torch's own compiler imports what torch has deprecated.
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")
 @pytest.mark.skipif(which("c++") is None, reason="torch.compile needs a C++ compiler")
 def test_compiled_steps_compute_the_same() -> None:
     points = torch.randn(2, 50, 8, generator=torch.Generator().manual_seed(0))
