@@ -235,3 +235,13 @@ def test_a_step_of_two_tokens_is_refused() -> None:
     model = build_fused(TINY)
     with pytest.raises(ValueError, match="1 token of each sequence, not 2"):
         model.decode_step(torch.zeros(1, 2, dtype=torch.long), model.new_cache(1, 4))
+
+
+def test_a_full_cache_is_not_written_past_its_end() -> None:
+    model = build_fused(TINY)
+    cache, ids = model.new_cache(1, 5), torch.zeros(1, 5, dtype=torch.long)
+    model.prefill(None, ids, cache)
+    with pytest.raises(ValueError, match="a cache for 5 tokens cannot hold 6"):
+        model.decode_step(ids[:, :1], cache)
+    with pytest.raises(ValueError, match="for 4 tokens cannot hold 5"):
+        model.prefill(None, ids, model.new_cache(1, 4))

@@ -1,8 +1,13 @@
 """LLaVA-style models with random weights, whose time depends on their shape only.
 
-`shapes` says what there is; `fused` is serving-like code, `eager` Hugging Face's; `runtimes` runs
-either the way a runtime does; `pruned` drops visual tokens inside the decoder.  Names load on
-first use, so that the shapes are there without torch.
+`shapes` says what there is and needs no torch; `fused` is serving-like code, `eager` Hugging
+Face's; `runtimes` makes and runs what each runtime of the cost model stands for; `pruned` drops
+visual tokens inside the decoder; `weights` copies weights from one code to the other, to show
+that both compute the same.
+
+>>> shape = load_shape("llava-tiny")
+>>> shape.visual_tokens, shape.parameters
+(64, 1270720)
 """
 
 from __future__ import annotations

@@ -214,8 +214,17 @@ class Decoder(nn.Module):  # type: ignore[misc]
 
 
 def write_cache(cache: tuple[Tensor, Tensor], keys: Tensor, values: Tensor, past: int = 0) -> None:
-    """Write keys and values of new tokens behind the `past` ones that a layer holds."""
-    end = past + keys.shape[2]
+    """Write keys and values of new tokens behind the `past` ones that a layer holds.
+
+    Raises
+    ------
+    ValueError
+        If the buffers are too short.
+    """
+    end, capacity = past + keys.shape[2], cache[0].shape[2]
+    # torch would broadcast one token into the empty slice behind the end without a word.
+    if end > capacity:
+        raise ValueError(f"capacity: a cache for {capacity} tokens cannot hold {end}")
     cache[0][:, :, past:end].copy_(keys)
     cache[1][:, :, past:end].copy_(values)
 

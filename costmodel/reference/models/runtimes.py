@@ -19,6 +19,7 @@ RUNTIMES: tuple[Runtime, ...] = ("eager", "compiled", "cuda-graph")
 """Names as in the cost model."""
 
 _SPECIALISATIONS = 512
+_NAMES_BEFORE_TORCH_2_7 = ("cache_size_limit", "accumulated_cache_size_limit")
 _WARM_UPS = 3
 
 
@@ -68,7 +69,8 @@ def wrap(
     ----------
     run : callable
         Takes tensors and returns a tensor or a tuple that holds tensors; bind everything else
-        beforehand: ``partial(model.prefill, cache=cache)``.
+        beforehand: ``partial(model.prefill, cache=cache)``.  A graph copies its inputs into
+        buffers before each replay; bind them too to time the replay alone.
     runtime : {"eager", "compiled", "cuda-graph"}
         ``eager``: as it is.  ``compiled``: `torch.compile`, anew for each shape.  ``cuda-graph``:
         captured at the first call with inputs of these shapes and replayed afterwards: Python
@@ -108,7 +110,7 @@ def _check(runtime: str) -> None:
 def _compiled(run: Callable[..., Any], backend: str) -> Callable[..., Any]:
     # Past its limit of versions of one function torch runs it uncompiled without a word.
     config = torch._dynamo.config
-    for name in ("recompile_limit", "cache_size_limit", "accumulated_recompile_limit"):
+    for name in ("recompile_limit", "accumulated_recompile_limit", *_NAMES_BEFORE_TORCH_2_7):
         if hasattr(config, name):
             setattr(config, name, max(getattr(config, name), _SPECIALISATIONS))
 
