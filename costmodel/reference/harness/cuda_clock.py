@@ -1,9 +1,10 @@
 """Timing on a GPU.
 
-Kernels shorter than the host needs to launch them would be timed with the gaps between them.
-So a batch of calls is captured into a CUDA graph, one call for each input set at least, and
-events around its replays give the device's time alone.  Longer calls are timed by events
-around batches of them: the host is then ahead of the device.
+Kernels shorter than the host needs to launch them would be timed with the gaps between them,
+and code of ten kernels with ten gaps.  So a batch of calls of up to a millisecond is captured
+into a CUDA graph, one call for each input set at least, and events around its replays give the
+device's time alone.  Longer calls are timed by events around batches of them: the host is then
+ahead of the device.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from .timing import Limits, Timing, calls_for, collect, scaled
 
 __all__ = ["time_on_cuda"]
 
-_SHORT_S = 100e-6
+_SHORT_S = 1e-3
 _LEAST_SAMPLE_S = 1e-3
 _MOST_CALLS = 4096
 

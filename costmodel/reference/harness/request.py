@@ -123,8 +123,9 @@ class Request:
     def _check_device(self) -> None:
         if not re.fullmatch(r"cpu|cuda(:[0-9]{1,3})?", self.device):
             raise MeasureError(f"device: {self.device!r} is none of cpu, cuda, cuda:NUMBER")
-        if importlib.util.find_spec("torch") is None:
-            raise MeasureError("measuring needs torch: pip install 'costmodel[measure]'")
+        for needed in ("torch", "pyarrow"):
+            if importlib.util.find_spec(needed) is None:
+                raise MeasureError(f"measuring needs {needed}: pip install 'costmodel[measure]'")
         if self.device == "cpu":
             return
         import torch
