@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from costmodel.catalog.hardware import load_gpu
-from costmodel.reference.harness.machine import Machine, cpu_cache_bytes, describe_machine
+from costmodel.reference.harness.machine import Machine
 from costmodel.reference.harness.profile import best_bandwidth, best_rates, cpu_profile
 
 DATE = datetime.date(2026, 1, 2)
@@ -70,7 +70,8 @@ def test_rates_and_bandwidth() -> None:
     for copies, rate, beyond in ((COPIES, 20e9, True), (COPIES[:1], 80e9, False)):
         found = best_bandwidth(copies)
         assert found is not None
-        assert (found[0], found[1]) == (pytest.approx(rate), beyond)
+        assert found[0] == pytest.approx(rate)
+        assert found[1] is beyond
     assert best_bandwidth(COPIES[2:]) is None
 
 
@@ -84,27 +85,3 @@ def test_a_profile_from_within_the_cache_says_so() -> None:
 def test_there_is_no_profile_of_half_of_it() -> None:
     assert cpu_profile(MACHINE, [], COPIES, DATE) is None
     assert cpu_profile(MACHINE, PRODUCTS, [], DATE) is None
-
-
-def test_caches_are_read_by_level(tmp_path: Path) -> None:
-    for index, (kind, level, size) in enumerate(
-        [("Data", 1, "48K"), ("Instruction", 1, "32K"), ("Unified", 2, "2M"), ("Unified", 3, "?")]
-    ):
-        folder = tmp_path / f"index{index}"
-        folder.mkdir()
-        for name, text in (("type", kind), ("level", level), ("size", size)):
-            (folder / name).write_text(f"{text}\n")
-    assert cpu_cache_bytes(tmp_path) == {"L1": 48 << 10, "L2": 2 << 20}
-    assert cpu_cache_bytes(tmp_path / "none") == {}
-
-
-@pytest.mark.verify
-def test_this_machine_is_described() -> None:
-    torch = pytest.importorskip("torch", reason="needs the extra 'measure'")
-    machine = describe_machine("cpu")
-    assert machine.gpu == "cpu"
-    assert torch.__version__ in machine.software
-    assert machine.processors == torch.get_num_threads()
-    assert machine.memory_bytes > 1 << 28
-    assert machine.cache_bytes >= 1 << 18
-    assert set(machine.versions) >= {"torch", "numpy", "transformers", "cuda", "python"}

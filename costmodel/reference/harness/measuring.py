@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -13,7 +13,7 @@ from typing import TextIO
 from .case import Case
 from .errors import MeasureError
 from .inputs import Rotation
-from .machine import Machine, describe_machine
+from .machine import describe_machine
 from .order import coarse_first, merged
 from .profile import write_cpu_profile
 from .progress import duration_text
@@ -104,28 +104,24 @@ def measure(request: Request, stream: TextIO) -> Measured:
             where={"gpu": machine.gpu, "source": request.source, "software": machine.software},
             run={"run": run, "threads": machine.settings["threads"]},
         )
-        store.record(run, machine.record())
-        outcome, runner = _run(request, cases, machine, store, layout, stream)
-        noted = [dict(entry) for entry in runner.conditions]
-        store.record(run, {**machine.record(), "conditions": noted})
+        record = machine.record()
+        store.record(run, record)
+        rotation = Rotation(machine.cache_bytes, request.cap_bytes(machine.memory_bytes))
+        limits = Limits(samples=request.samples, seconds=request.seconds)
+        runner = Runner(
+            request.device,
+            store,
+            layout,
+            rotation,
+            limits,
+            request.seed,
+            told=lambda noted: store.record(run, {**record, "conditions": noted}),
+        )
+        outcome = runner.run(cases, request.budget_s, stream)
     files = [layout.parquet(kind) for kind in kinds if store.rows(kind)]
     if machine.gpu == "cpu":
         files += write_cpu_profile(layout.beside("cpu.yaml"), machine, store)
     return Measured(outcome, tuple(files), time.monotonic() - start)
-
-
-def _run(
-    request: Request,
-    cases: Sequence[Case],
-    machine: Machine,
-    store: Store,
-    layout: Layout,
-    stream: TextIO,
-) -> tuple[Outcome, Runner]:
-    rotation = Rotation(machine.cache_bytes, request.cap_bytes(machine.memory_bytes))
-    limits = Limits(samples=request.samples, seconds=request.seconds)
-    runner = Runner(request.device, store, layout, rotation, limits, request.seed)
-    return runner.run(cases, request.budget_s, stream), runner
 
 
 def _cases(request: Request) -> list[Case]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TextIO
 
@@ -19,6 +19,8 @@ from .timing import Limits
 __all__ = ["Outcome", "Runner"]
 
 _CONDITIONS_S = 10.0
+
+Conditions = dict[str, str | float]
 
 
 @dataclass
@@ -63,6 +65,13 @@ class Runner:
         Of one case.
     seed : int
         Of random inputs.
+    told : callable, optional
+        Called with all notes of clocks and temperatures when there is a new one.
+
+    Attributes
+    ----------
+    conditions : list of dict
+        Those notes.
     """
 
     def __init__(
@@ -73,12 +82,13 @@ class Runner:
         rotation: Rotation,
         limits: Limits,
         seed: int = 0,
+        told: Callable[[list[Conditions]], None] = lambda noted: None,
     ) -> None:
         self._device, self._store, self._rotation, self._limits = device, store, rotation, limits
         self._failures = layout.beside("failures.jsonl")
         self._pool = Pool(device, seed)
-        self._noted = 0.0
-        self.conditions: list[Mapping[str, str | float]] = []
+        self._told, self._noted = told, 0.0
+        self.conditions: list[Conditions] = []
 
     def run(self, cases: Sequence[Case], budget_s: float, stream: TextIO) -> Outcome:
         """Time all cases that are not stored yet.
@@ -175,6 +185,7 @@ class Runner:
         if time.monotonic() - self._noted >= every_s or not self.conditions:
             self.conditions.append(conditions(self._device))
             self._noted = time.monotonic()
+            self._told(self.conditions)
 
 
 def _first_line(error: Exception) -> str:

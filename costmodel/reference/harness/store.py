@@ -143,8 +143,8 @@ class Store:
 
     def record(self, run: str, machine: Mapping[str, Any]) -> None:
         """Set what is known about a run, and write it beside the timings."""
-        self._records[run] = dict(machine)
-        text = json.dumps(self._records, indent=2, default=str) + "\n"
+        self._records[run] = json.loads(json.dumps(machine, default=str))
+        text = json.dumps(self._records, indent=2) + "\n"
         replace_file(self._layout.beside(_MACHINE), text.encode())
 
     def rows(self, kind: str) -> list[Row]:
@@ -214,7 +214,7 @@ class Store:
         # Rows of one kind may differ in notes, and the first alone would decide the columns.
         names = list(dict.fromkeys(name for row in rows for name in row))
         table = pa.table({name: [row.get(name) for row in rows] for name in names})
-        records = json.dumps(self._records, default=str)
+        records = json.dumps(self._records)
         sink = pa.BufferOutputStream()
         pq.write_table(table.replace_schema_metadata({METADATA: records}), sink)
         path = self._layout.parquet(kind)
