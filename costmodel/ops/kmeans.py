@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from sympy import Expr, Integer, Rational
+from sympy import Expr, Integer, Min, Rational
 
 from costmodel.ops.elementwise import elementwise
 from costmodel.ops.gemm import matmul
@@ -14,11 +14,12 @@ from costmodel.symbols import sym
 
 __all__ = ["KMeansImpl", "KMeansProblem", "kmeans"]
 
-KMeansImpl = Literal["eager", "fused", "sklearn"]
-"""``eager``: a Python loop of torch kernels per image; ``fused``: all images in
-one batch, few kernels, no host sync; ``sklearn``: on the CPU."""
+KMeansImpl = Literal["eager", "fused", "compiled", "sklearn"]
+"""``eager``: a Python loop of torch kernels per image; ``fused``: the same kernels on all
+images and restarts at once, without host syncs; ``compiled``: that with each step compiled into
+one kernel beside its product; ``sklearn``: on the CPU."""
 
-_DISTANCE_BYTES = Integer(4)
+_WIDE_BYTES = Integer(4)
 _INDEX_BYTES = Integer(8)
 
 
@@ -48,24 +49,43 @@ class KMeansProblem:
     trials: Expr
 
 
-def kmeans(problem: KMeansProblem, impl: KMeansImpl, check: bool) -> list[Op]:
+@dataclass(frozen=True)
+class _Step:
+    """A step beside the distance products: bytes per element, and kernels of plain torch."""
+
+    part: str
+    rows: Expr
+    cols: Expr
+    torch: tuple[Expr, Expr]
+    lean: tuple[Expr, Expr]
+    flops: int
+    kernels: Expr
+    repeat: Expr
+
+
+def kmeans(problem: KMeansProblem, impl: KMeansImpl, check: bool, casts: bool = True) -> list[Op]:
     r"""Operators of k-means with k-means++ seeding.
 
     .. math:: F = 2 m c\, R\,[1 + J(k-1)] + 2 m k c\, I R
 
     per problem, counting the distance products; norms, minima, sums and
-    means are listed beside them.  Launches of the eager form: five per
-    k-means++ centre, eight per Lloyd iteration and two more and one host sync
-    where convergence is tested.
+    means are listed beside them.  Kernels of the plain torch form, per problem:
+
+    .. math:: n = 3 + q + R\,[11 + (k-1)(11 + 4\,[J > 1]) + I (12 + q)] + 5\,[R > 1]
+
+    with q = 1 where points are cast to fp32, 2 more for the whole batch, and 2 and a host
+    sync for every convergence test; as counted on the runnable implementation.
 
     Parameters
     ----------
     problem : KMeansProblem
         Sizes.
-    impl : {"eager", "fused", "sklearn"}
+    impl : {"eager", "fused", "compiled", "sklearn"}
         Implementation.
     check : bool
         Whether each iteration tests convergence on the host.
+    casts : bool
+        Whether points are of a narrower format than fp32, which sums are in.
 
     Returns
     -------
@@ -77,73 +97,98 @@ def kmeans(problem: KMeansProblem, impl: KMeansImpl, check: bool) -> list[Op]:
        Seeding", SODA 2007.
     .. [2] S. Lloyd, "Least squares quantization in PCM", 1982.
     """
-    points, centres, width = problem.points, problem.centres, problem.width
-    seeds = problem.restarts * (centres - 1)
-    rounds = problem.restarts * problem.iterations
-    eager = impl == "eager"
-    fused_batch = problem.count if impl == "fused" else ONE
-    loops = ONE if impl == "fused" else problem.count
-    held = fused_batch * points * width * sym("ba")
-
-    def launches(kernels: int) -> Expr:
-        return Integer(kernels if eager else 1)
+    points, width = problem.points, problem.width
+    batched = impl in ("fused", "compiled")
+    # Restarts of a batched form run side by side.
+    batch = problem.count * problem.restarts if batched else ONE
+    restarts = ONE if batched else problem.restarts
+    loops = ONE if batched else problem.count
+    plain = impl in ("eager", "fused")
+    held = batch * points * width * (sym("ba") + (_WIDE_BYTES if casts and plain else ZERO))
 
     def distances(part: str, targets: Expr, repeat: Expr) -> Op:
         op = matmul(
-            f"{problem.label}.{part}", "compression", batch=fused_batch, m=points, n=targets,
-            k=width, a_bytes=fused_batch * points * width * sym("ba"),
-            b_bytes=fused_batch * targets * width * sym("ba"), repeat=repeat * loops,
+            f"{problem.label}.{part}", "compression", batch=batch, m=points, n=targets,
+            k=width, a_bytes=batch * points * width * sym("ba"),
+            b_bytes=batch * targets * width * sym("ba"), repeat=repeat * loops,
         )  # fmt: skip
-        out = fused_batch * points * targets * _DISTANCE_BYTES
-        return replace(
-            op, traffic=replace(op.traffic, act_out=out), live=op.traffic.act_in + out
+        return replace(op, live=op.live + batch * points * targets * _WIDE_BYTES)
+
+    def step(item: _Step) -> Op:
+        read, write = item.torch if plain else item.lean
+        return elementwise(
+            f"{problem.label}.{item.part}", "compression", rows=batch * item.rows, cols=item.cols,
+            read=read, write=write, flops_per_element=Integer(item.flops),
+            launches=item.kernels if plain else ONE, repeat=item.repeat * loops, held=held,
+            primitive="reduction",
         )  # fmt: skip
 
-    def step(
-        part: str, rows: Expr, cols: Expr, *, read: Expr, write: Expr, flops: int, kernels: int,
-        repeat: Expr, syncs: Expr = ZERO,
-    ) -> Op:  # fmt: skip
-        op = elementwise(
-            f"{problem.label}.{part}", "compression", rows=fused_batch * rows, cols=cols,
-            read=read, write=write, flops_per_element=Integer(flops), launches=launches(kernels),
-            repeat=repeat * loops, held=held, primitive="reduction",
-        )  # fmt: skip
-        return replace(op, host_syncs=syncs)
-
-    ba = sym("ba")
-    one_sum = _DISTANCE_BYTES / width
+    seeds, rounds = restarts * (problem.centres - 1), restarts * problem.iterations
+    before, seeding, iteration, after = _steps(problem, restarts, loops, casts)
     ops = [
-        step("norms", points, width, read=ba, write=one_sum, flops=2, kernels=2,
-             repeat=ONE),
-        distances("init_first", ONE, problem.restarts),
+        *map(step, before if plain else before[:1]),
+        distances("init_first", ONE, restarts),
         distances("init_distance", problem.trials, seeds),
-        # running minimum, cumulative sum, sampling, gather of the candidates
-        step("init_select", points, problem.trials, read=3 * _DISTANCE_BYTES,
-             write=2 * _DISTANCE_BYTES, flops=3, kernels=4, repeat=seeds),
-        step("centre_norms", centres, width, read=ba, write=one_sum, flops=2, kernels=2,
-             repeat=rounds),
-        distances("assign_distance", centres, rounds),
-        step("assign_argmin", points, centres, read=_DISTANCE_BYTES,
-             write=_INDEX_BYTES / centres, flops=3, kernels=1, repeat=rounds),
-        # clear, scatter-add, count
-        step("update_sum", points, width, read=ba + _INDEX_BYTES / width,
-             write=ba * centres / points, flops=1, kernels=3, repeat=rounds),
-        step("update_mean", centres, width, read=ba, write=ba, flops=1, kernels=1,
-             repeat=rounds),
-    ]  # fmt: skip
+        *map(step, seeding),
+        distances("assign_distance", problem.centres, rounds),
+        *map(step, iteration),
+    ]
     if check and impl != "sklearn":
-        ops.append(
-            step("check", centres, width, read=2 * ba, write=ZERO, flops=3, kernels=2,
-                 repeat=rounds, syncs=ONE)
-        )  # fmt: skip
-    ops.append(
-        step("aggregate", points, width, read=ba + _INDEX_BYTES / width,
-             write=2 * ba * centres / points, flops=1, kernels=3, repeat=ONE)
-    )  # fmt: skip
+        test = step(_test(problem, rounds))
+        # One more before the loop: the tolerance.
+        ops.append(replace(test, host_syncs=ONE, launches=Integer(2)))
+    ops += map(step, after if plain else ())
     if impl == "sklearn":
         return _on_host(problem, ops)
-    captured = impl == "fused" and not check
+    captured = batched and not check
     return [replace(op, graph_safe=captured) for op in ops]
+
+
+def _steps(
+    problem: KMeansProblem, restarts: Expr, loops: Expr, casts: bool
+) -> tuple[list[_Step], list[_Step], list[_Step], list[_Step]]:
+    """Steps before seeding, of seeding, of an iteration, and after."""
+    m, k, c = problem.points, problem.centres, problem.width
+    ba, wide = sym("ba"), _WIDE_BYTES
+    seeds, rounds = restarts * (k - 1), restarts * problem.iterations
+    cast = ONE if casts else ZERO
+    several = Min(ONE, problem.trials - 1)
+    norm = (ba, wide / c)
+    before = [_Step("norms", m, c, norm, norm, 2, Integer(3), ONE)]
+    if casts:
+        before.append(_Step("widen", m, c, (ba, wide), (ba, wide), 0, ONE, ONE))
+    seeding = [
+        # draw and gather of the first centre, its distances, gather of all centres
+        _Step("init_start", m, ONE, (5 * wide, 4 * wide), (wide, wide), 4, Integer(10), restarts),
+        # cumulative sum, draw, gather; subtract, add, clamp, exclude, running minimum
+        _Step("init_select", m, problem.trials, (7 * wide, 5 * wide), (3 * wide, 2 * wide), 5,
+              10 + 4 * several, seeds),
+        _Step("centre_norms", k, c, norm, norm, 2, Integer(2), rounds),
+    ]  # fmt: skip
+    iteration = [
+        _Step("assign_argmin", m, k, (ba + wide, wide + (wide + _INDEX_BYTES) / k),
+              (wide, _INDEX_BYTES / k), 3, Integer(2), rounds),
+        # clear and scatter-add sums and counts
+        _Step("update_sum", m, c, (wide + 2 * _INDEX_BYTES / c, 2 * wide * k / m),
+              (ba + _INDEX_BYTES / c, ba * k / m), 1, Integer(4), rounds),
+        # non-empty, divide, choose and, from fp32, cast
+        _Step("update_mean", k, c, (2 * wide + ba + cast * wide, 2 * wide + cast * ba), (ba, ba),
+              1, 3 + cast, rounds),
+    ]  # fmt: skip
+    chosen = Min(ONE, problem.restarts - 1)
+    after = [
+        _Step("best_restart", k, c, (ba, ba), (ba, ba), 0, Integer(5), chosen),
+        # of the whole batch
+        _Step("stack", k, c, (ba, ba), (ba, ba), 0, 2 / loops, ONE),
+    ]
+    return before, seeding, iteration, after
+
+
+def _test(problem: KMeansProblem, rounds: Expr) -> _Step:
+    ba = sym("ba")
+    bytes_moved = (2 * ba, ZERO)
+    return _Step("check", problem.centres, problem.width, bytes_moved, bytes_moved, 3, Integer(2),
+                 rounds + 1)  # fmt: skip
 
 
 def _on_host(problem: KMeansProblem, ops: list[Op]) -> list[Op]:

@@ -56,7 +56,7 @@ def test_good_input(text: str, label: str) -> None:
         ("cluster:k=3,iterations=-1", SpecError, "greater than or equal to 0"),
         ("cluster:k=3,n_init=0", SpecError, "greater than 0"),
         ("cluster:k=3,init_trials=0", SpecError, "greater than 0"),
-        ("cluster:k=3,impl=gpu", SpecError, "'eager', 'fused' or 'sklearn'"),
+        ("cluster:k=3,impl=gpu", SpecError, "'eager', 'fused', 'compiled' or 'sklearn'"),
         ("cluster:k=3,check=maybe", SpecError, "check: "),
         ("avgpool:window=0", SpecError, "greater than 0"),
         ("stf:window=x", SpecError, "valid integer"),

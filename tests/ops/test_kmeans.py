@@ -71,24 +71,46 @@ def test_counted_flops_are_the_distances_of_the_loops(
     assert total(ops, "flops", **values) == expected
 
 
+def kernels_of_torch(
+    images: int, k: int, iterations: int, restarts: int, trials: int, casts: int, check: bool
+) -> int:
+    """Kernels that the runnable loop starts: counted by dispatched operators, phase by phase."""
+    per_centre = 11 + (4 if trials > 1 else 0)
+    restart = 11 + (k - 1) * per_centre + iterations * (12 + casts)
+    image = 3 + casts + restarts * restart + (5 if restarts > 1 else 0)
+    tests = 2 * (restarts * iterations + 1) if check else 0
+    return 2 + images * (image + tests)
+
+
 @pytest.mark.parametrize("check", [False, True])
-def test_launches_of_the_eager_loop(check: bool) -> None:
-    ops = build("eager", check)
-    # Documented: five per further centre, eight per iteration and two more with a test;
-    # besides, once: norms (2), the first centre's distance (1), the final means (3).
-    expected = 5 * 63 + (8 + 2 * check) * 10 + 2 + 1 + 3
-    assert total(ops, "launches") == expected
-    assert total(ops, "launches", u=4) == 4 * expected
-    assert total(ops, "host_syncs", u=4) == (4 * 10 if check else 0)
+@pytest.mark.parametrize(("restarts", "trials"), [(1, 1), (3, 1), (1, 6), (2, 4)])
+@pytest.mark.parametrize("casts", [False, True])
+def test_launches_of_the_eager_loop(check: bool, restarts: int, trials: int, casts: bool) -> None:
+    ops = {op.name: op for op in kmeans(PROBLEM, "eager", check, casts)}
+    for images in (1, 4):
+        found = total(ops, "launches", u=images, R=restarts, J=trials)
+        assert found == kernels_of_torch(images, 64, 10, restarts, trials, casts, check)
+        waits = images * (restarts * 10 + 1) if check else 0
+        assert total(ops, "host_syncs", u=images, R=restarts, J=trials) == waits
 
 
-def test_a_fused_clustering_launches_once_for_all_images() -> None:
+def test_a_fused_clustering_launches_once_for_all_images_and_restarts() -> None:
     ops = build("fused")
-    # Per further centre two kernels, per iteration five, once three.
-    assert total(ops, "launches") == total(ops, "launches", u=8) == 2 * 63 + 5 * 10 + 3
+    once = kernels_of_torch(1, 64, 10, 1, 1, 1, False)
+    assert total(ops, "launches") == total(ops, "launches", u=8) == once
+    assert total(ops, "launches", R=4) == once + 5
     assert total(ops, "host_syncs") == 0
     # The work itself grows with the images.
     assert total(ops, "flops", u=8) == 8 * total(ops, "flops")
+
+
+def test_a_compiled_clustering_starts_one_kernel_beside_each_product() -> None:
+    ops = build("compiled")
+    # Per further centre two kernels, per iteration five, once three.
+    assert total(ops, "launches") == total(ops, "launches", u=8) == 2 * 63 + 5 * 10 + 3
+    assert total(ops, "flops") == total(build("fused"), "flops", I=10) - sum(
+        at(op.flops * op.repeat) for name, op in build("fused").items() if name not in ops
+    )
 
 
 def test_eager_and_fused_do_the_same_work_on_one_image() -> None:
@@ -103,24 +125,29 @@ def test_eager_and_fused_do_the_same_work_on_one_image() -> None:
 
 def test_bytes_of_the_assignment() -> None:
     op = build()["assign_distance"]
-    # Tokens and centres in fp16, distances in fp32.
+    # Tokens, centres and their products in fp16.
     assert at(op.traffic.act_in) == 576 * 4096 * 2 + 64 * 4096 * 2
-    assert at(op.traffic.act_out) == 576 * 64 * 4
+    assert at(op.traffic.act_out) == 576 * 64 * 2
+    # Norms less products in fp32; then the least of them, and where.
     argmin = build()["assign_argmin"]
-    assert at(argmin.traffic.act_in) == 576 * 64 * 4
-    assert at(argmin.traffic.act_out) == 576 * 8
+    assert at(argmin.traffic.act_in) == 576 * 64 * (2 + 4)
+    assert at(argmin.traffic.act_out) == 576 * 64 * 4 + 576 * (4 + 8)
 
 
 def test_bytes_of_the_update() -> None:
     ops = build()
-    assert at(ops["update_sum"].traffic.act_in) == 576 * 4096 * 2 + 576 * 8
-    assert at(ops["update_sum"].traffic.act_out) == 64 * 4096 * 2
-    assert at(ops["update_mean"].traffic.total) == 2 * 64 * 4096 * 2
+    # Sums are in fp32, of tokens that were cast once; clear and add write them twice.
+    assert at(ops["widen"].traffic.total) == 576 * 4096 * (2 + 4)
+    assert at(ops["update_sum"].traffic.act_in) == 576 * 4096 * 4 + 2 * 576 * 8
+    assert at(ops["update_sum"].traffic.act_out) == 2 * 64 * 4096 * 4
+    lean = build("compiled")
+    assert at(lean["update_sum"].traffic.total) < at(ops["update_sum"].traffic.total) / 1.8
 
 
-def test_no_iterations_leave_seeding_and_means() -> None:
+def test_no_iterations_leave_seeding() -> None:
     busy = {name for name, op in build().items() if at(op.repeat, I=0)}
-    assert busy == {"norms", "init_first", "init_distance", "init_select", "aggregate"}
+    seeding = {"init_first", "init_start", "init_distance", "init_select"}
+    assert busy == {"norms", "widen", "stack", *seeding}
 
 
 def test_sklearn_runs_on_the_host_behind_two_transfers() -> None:
@@ -139,6 +166,6 @@ def test_sklearn_runs_on_the_host_behind_two_transfers() -> None:
     assert at(computing["norms"].traffic.act_in) == 576 * 4096 * 4
 
 
-def test_fp32_distances_stay_fp32_on_the_host() -> None:
+def test_the_host_computes_in_fp32() -> None:
     op = build("sklearn")["assign_distance"]
     assert at(op.traffic.act_out) == 576 * 64 * 4

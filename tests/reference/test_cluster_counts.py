@@ -78,6 +78,28 @@ def launches(
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("variant", ["eager", "fused"])
+@pytest.mark.parametrize(
+    ("batch", "kept", "iterations", "restarts", "trials"),
+    [(1, 64, 10, 1, 1), (3, 16, 4, 1, 1), (2, 16, 4, 3, 1), (1, 9, 2, 2, 5)],
+)
+def test_launches_are_those_of_the_cost_model(
+    variant: KMeansImpl, batch: int, kept: int, iterations: int, restarts: int, trials: int,
+    dtype: Any,
+) -> None:  # fmt: skip
+    sizes = {
+        "u": batch, "m": 100, "k": kept, "c": 16, "I": iterations, "R": restarts, "J": trials,
+        "ba": dtype.itemsize,
+    }  # fmt: skip
+    values = {sym(name): value for name, value in sizes.items()}
+    ops = kmeans(PROBLEM, variant, check=False, casts=dtype != torch.float32)
+    predicted = sum(exact(op.launches * op.repeat, values) for op in ops)
+    counted = launches(variant, batch, kept, iterations, restarts, trials, dtype)
+    assert abs(predicted - counted) <= 0.1 * counted
+    assert variant != "eager" or predicted == counted
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("restarts", "trials"), [(1, 1), (3, 4)])
 @pytest.mark.parametrize(("kept", "iterations"), [(1, 0), (16, 4), (64, 10)])
 @pytest.mark.parametrize("batch", [1, 3])

@@ -12,7 +12,7 @@ from costmodel.compression.method import Context, Method
 from costmodel.compression.plan import CompressionPlan
 from costmodel.compression.selection import KeepParams, select
 from costmodel.ops import Op, copy
-from costmodel.ops.kmeans import KMeansProblem, kmeans
+from costmodel.ops.kmeans import KMeansImpl, KMeansProblem, kmeans
 from costmodel.symbols import indexed, sym
 
 __all__ = ["METHOD"]
@@ -35,8 +35,9 @@ class ClusterParams(KeepParams):
         default=None,
         description="candidates per k-means++ centre (default 1; sklearn: 2 + floor(ln k))",
     )
-    impl: Literal["eager", "fused", "sklearn"] = Field(
-        default="eager", description="loop of torch kernels, batched without syncs, or on the CPU"
+    impl: KMeansImpl = Field(
+        default="eager",
+        description="torch kernels by image, batched without syncs, that compiled, or the CPU",
     )
     check: bool | None = Field(
         default=None, description="convergence test each iteration: a host sync (default: eager)"
@@ -78,12 +79,14 @@ class ClusterAndAggregate(Method):
                 image.label, problems, image.tokens, image.kept, chosen.width,
                 sym("I"), sym("R"), trials,
             )  # fmt: skip
-            ops += kmeans(problem, params.impl, check)
+            casts = context.deployment.dtype != "fp32"
+            ops += kmeans(problem, params.impl, check, casts)
             if params.order == "position":
+                each = sym("R") * problems if params.impl == "eager" else Integer(1)
                 ops.append(
                     copy(
                         f"{image.label}.reorder", "compression", rows=problems * image.kept,
-                        cols=chosen.width, launches=Integer(3),
+                        cols=chosen.width, launches=6 * each,
                         note="mean position per cluster, sort, gather",
                     )
                 )  # fmt: skip
@@ -92,7 +95,7 @@ class ClusterAndAggregate(Method):
             self.name,
             values=values,
             ops=tuple(ops),
-            graph_safe=params.impl == "fused" and not check,
+            graph_safe=params.impl in ("fused", "compiled") and not check,
             notes=_notes(params, check),
         )
 
