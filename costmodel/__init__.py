@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from costmodel.points import evaluate_grid
     from costmodel.program import build_program
     from costmodel.results import Estimate
+    from costmodel.tables import tabulate
 
 __all__ = [
     "CostModelError",
@@ -43,6 +44,7 @@ __all__ = [
     "load_gpu",
     "load_model",
     "prepare",
+    "tabulate",
 ]
 
 _HOMES = {
@@ -60,6 +62,7 @@ _HOMES = {
     "load_gpu": "catalog.hardware",
     "load_model": "catalog.models_io",
     "prepare": "case",
+    "tabulate": "tables",
 }
 
 

@@ -1,0 +1,331 @@
+"""Exact tables of a case: the same times as the direct path, looked up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from costmodel.band_table import BandKind, BandTable
+from costmodel.case import Case
+from costmodel.domain import AXIS_NAMES, Domain
+from costmodel.errors import InputError, UnknownNameError, UnsupportedError
+from costmodel.evaluation import Evaluation
+from costmodel.lookup import Array, Chunk
+from costmodel.pass_table import PassTable
+from costmodel.program import Phase
+from costmodel.results import STAGES, stage_of
+from costmodel.tabulation import TooLarge
+from costmodel.timing.model import PassTimes
+
+__all__ = ["Table", "tabulate"]
+
+_CHUNK = 8192
+# Rows of a dozen columns per point: fewer points fill the cache.
+_CHUNK_BANDS = 2048
+_ROWS = (*STAGES, "host_overhead", "ttft")
+_Points = tuple[npt.ArrayLike | None, npt.ArrayLike | None, npt.ArrayLike | None]
+
+
+def tabulate(
+    case: Case,
+    *,
+    batch: npt.ArrayLike | None = None,
+    text_tokens: npt.ArrayLike | None = None,
+    visual_tokens: npt.ArrayLike | None = None,
+    dtype: npt.DTypeLike = np.float64,
+    max_entries: int = 4_000_000,
+) -> Table:
+    """Tabulate the times of a case over all points that three axes span.
+
+    Prefill times depend on whole numbers only, and no operator on all of them: the decoder
+    on the batch and the length of the prompt, the vision side on the batch and maybe the
+    visual tokens.  A point is therefore a sum of few entries of small tables, equal to what
+    `evaluate_grid` computes but for rounding, and takes some nanoseconds.
+
+    Parameters
+    ----------
+    case : Case
+        From `costmodel.prepare`.
+    batch, text_tokens, visual_tokens : array_like, optional
+        All values that points may have, for example ``range(1, 65)``; by default that of
+        the case.  `visual_tokens` are those that enter the language model, marker tokens
+        included.  If the case compresses, the method is asked to keep that number, of each
+        image the same, and its own cost follows.  If it does not, or the method keeps every
+        token, the vision side stays as prepared.
+    dtype : dtype
+        ``float64`` or ``float32`` of tables and results.
+    max_entries : int
+        Entries of the largest table; beyond it, and for numbers that are not whole, points
+        are evaluated directly, thousands of times slower.
+
+    Returns
+    -------
+    Table
+
+    Raises
+    ------
+    InputError
+        If a value is negative or not finite, an axis is empty, or the method cannot keep
+        such a number of tokens.
+
+    Examples
+    --------
+    >>> from costmodel.case import prepare
+    >>> case = prepare("llava-1.5-7b", "a100-80gb-sxm", text_tokens=64, compress="cluster:k=64")
+    >>> table = tabulate(case, batch=[1, 8], text_tokens=range(1, 65), visual_tokens=[64, 144])
+    >>> table.ttft_s(batch=8, text_tokens=[32, 64], visual_tokens=[[64], [144]]).shape
+    (2, 2)
+    >>> from costmodel.points import evaluate_grid
+    >>> bool(abs(table.ttft_s(1, 64, 144) / evaluate_grid(case, k=144).time_s["ttft"] - 1) < 1e-12)
+    True
+    """
+    domain = Domain.of(
+        case, batch=batch, text_tokens=text_tokens, visual_tokens=visual_tokens
+    )  # fmt: skip
+    return Table(domain, np.dtype(dtype), max_entries)
+
+
+class Table:
+    """Times of one model, GPU and method over points of batch, text and visual tokens.
+
+    Points are given as numbers or arrays that broadcast; None is the value of the case.
+    Tables of stages and TTFT are made at once, those of bands and TPOT on first use.
+
+    Attributes
+    ----------
+    axes : dict of str to ndarray
+        Values that points may have, by ``batch``, ``text_tokens``, ``visual_tokens``.
+    """
+
+    def __init__(self, domain: Domain, dtype: np.dtype[Any], max_entries: int) -> None:
+        if dtype not in (np.float64, np.float32):
+            raise UnknownNameError("dtype", str(dtype), ["float64", "float32"])
+        self.axes = domain.values
+        self._domain = domain
+        self._dtype = dtype
+        self._most = max_entries
+        self._prefill = self._pass("prefill")
+
+    @property
+    def direct(self) -> bool:
+        """Whether points are evaluated one by one, for want of tables."""
+        return self._prefill is None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tables that were made."""
+        made = [self._prefill, self.__dict__.get("_decode"), self.__dict__.get("_bands")]
+        return sum(table.nbytes for table in made if table is not None)
+
+    def ttft_s(
+        self,
+        batch: npt.ArrayLike | None = None,
+        text_tokens: npt.ArrayLike | None = None,
+        visual_tokens: npt.ArrayLike | None = None,
+    ) -> Array:
+        """Return the time to the first token [s].
+
+        Parameters
+        ----------
+        batch, text_tokens, visual_tokens : array_like of int, optional
+            Points of the domain.
+
+        Returns
+        -------
+        ndarray
+            Of the points' shape.
+
+        Raises
+        ------
+        InputError
+            If a point has a value that the table was not built for.
+        """
+        return self._total(self._prefill, "prefill", (batch, text_tokens, visual_tokens))
+
+    def tpot_s(
+        self,
+        batch: npt.ArrayLike | None = None,
+        text_tokens: npt.ArrayLike | None = None,
+        visual_tokens: npt.ArrayLike | None = None,
+    ) -> Array:
+        """Return the mean time per output token, for the output tokens of the case [s].
+
+        Parameters
+        ----------
+        batch, text_tokens, visual_tokens : array_like of int, optional
+            As in `ttft_s`.
+
+        Returns
+        -------
+        ndarray
+            Of the points' shape.
+        """
+        return self._total(self._decode, "decode", (batch, text_tokens, visual_tokens))
+
+    def stages(
+        self,
+        batch: npt.ArrayLike | None = None,
+        text_tokens: npt.ArrayLike | None = None,
+        visual_tokens: npt.ArrayLike | None = None,
+    ) -> dict[str, Array]:
+        """Return the times of the stages, the exposed host time and their sum [s].
+
+        Parameters
+        ----------
+        batch, text_tokens, visual_tokens : array_like of int, optional
+            As in `ttft_s`.
+
+        Returns
+        -------
+        dict of str to ndarray
+            ``vision_encoder``, ``projector``, ``compression``, ``llm_prefill``, ``lm_head``,
+            ``host_overhead`` and ``ttft``.
+        """
+        table = self._prefill
+
+        def looked_up(chunk: Chunk, outs: Sequence[Array]) -> None:
+            if table is not None:
+                table.stages_s(chunk, dict(zip(_ROWS, outs, strict=False)))
+                np.add(outs[0], outs[1], out=outs[-1])
+                for more in outs[2:-1]:
+                    np.add(outs[-1], more, out=outs[-1])
+
+        def directly(evaluation: Evaluation, times: PassTimes, outs: Sequence[Array]) -> None:
+            for stage, out in zip(STAGES, outs, strict=False):
+                mask = [stage_of(op) == stage for op in evaluation.ops]
+                out[...] = evaluation.total(times.op_s, mask)
+            outs[-2][...] = times.host_overhead_s
+            outs[-1][...] = np.sum(outs[:-1], axis=0)
+
+        points = (batch, text_tokens, visual_tokens)
+        found = self._points(points, len(_ROWS), table, looked_up, directly)
+        return dict(zip(_ROWS, found, strict=True))
+
+    def ttft_band(
+        self,
+        batch: npt.ArrayLike | None = None,
+        text_tokens: npt.ArrayLike | None = None,
+        visual_tokens: npt.ArrayLike | None = None,
+        *,
+        kind: BandKind = "any_stack",
+    ) -> tuple[Array, Array]:
+        """Return the bounds of the time to the first token [s].
+
+        Parameters
+        ----------
+        batch, text_tokens, visual_tokens : array_like of int, optional
+            As in `ttft_s`.
+        kind : {"any_stack", "same_stack"}
+            For any lab and software, or for those of the calibration.
+
+        Returns
+        -------
+        tuple of ndarray
+            Lower and upper bound.
+
+        Raises
+        ------
+        UnsupportedError
+            If the time model has no bands.
+        """
+        if kind not in get_args(BandKind):
+            raise UnknownNameError("kind", kind, get_args(BandKind))
+        if not self._domain.times("prefill", {})[1].parts:
+            model = self._domain.case.time_model
+            raise UnsupportedError("time-model", model, "calibrated: it has bands")
+        bands = self._bands
+
+        def looked_up(chunk: Chunk, outs: Sequence[Array]) -> None:
+            if bands is not None:
+                bands.bounds_s(chunk, kind, *outs)
+
+        def directly(_: Evaluation, times: PassTimes, outs: Sequence[Array]) -> None:
+            outs[0][...], outs[1][...] = times.low_s[kind], times.high_s[kind]
+
+        points = (batch, text_tokens, visual_tokens)
+        table = self._prefill if bands is not None else None
+        low, high = self._points(points, 2, table, looked_up, directly, size=_CHUNK_BANDS)
+        return low, high
+
+    def _total(self, table: PassTable | None, phase: Phase, points: _Points) -> Array:
+        def looked_up(chunk: Chunk, outs: Sequence[Array]) -> None:
+            if table is not None:
+                table.total_s(chunk, outs[0])
+
+        def directly(evaluation: Evaluation, times: PassTimes, outs: Sequence[Array]) -> None:
+            outs[0][...] = evaluation.total(times.op_s) + times.host_overhead_s
+
+        return self._points(points, 1, table, looked_up, directly, phase)[0]
+
+    @cached_property
+    def _decode(self) -> PassTable | None:
+        return self._pass("decode")
+
+    @cached_property
+    def _bands(self) -> BandTable | None:
+        if self._prefill is None:
+            return None
+        return BandTable(self._domain, self._prefill, most=self._most, dtype=self._dtype)
+
+    def _pass(self, phase: Phase) -> PassTable | None:
+        if not self._domain.whole:
+            return None
+        try:
+            return PassTable(self._domain, phase, most=self._most, dtype=self._dtype)
+        except TooLarge:
+            return None
+
+    def _points(
+        self,
+        points: _Points,
+        results: int,
+        table: PassTable | None,
+        looked_up: Callable[[Chunk, Sequence[Array]], None],
+        directly: Callable[[Evaluation, PassTimes, Sequence[Array]], None],
+        phase: Phase = "prefill",
+        size: int = _CHUNK,
+    ) -> list[Array]:
+        """Fill results for all points, a chunk at a time."""
+        given = [self._given(name, x) for name, x in zip(AXIS_NAMES, points, strict=True)]
+        exact = table is not None and all(array.dtype.kind in "iu" for array in given)
+        into = np.dtype(np.intp if exact else np.float64)
+        settings: dict[str, Any] = {
+            "flags": ["external_loop", "buffered", "zerosize_ok"],
+            "op_flags": [["readonly"]] * len(given) + [["writeonly", "allocate"]] * results,
+            "op_dtypes": [into] * len(given) + [self._dtype] * results,
+            "order": "C",
+            "casting": "same_kind",
+            "buffersize": size,
+        }
+        iterator = np.nditer([*given, *[None] * results], **settings)
+        chunk = Chunk(table.lookup, size, self._dtype) if table is not None and exact else None
+        with iterator:
+            for arrays in iterator if iterator.itersize else ():
+                here, outs = arrays[: len(given)], arrays[len(given) :]
+                if chunk is not None:
+                    chunk.load(here)
+                    looked_up(chunk, outs)
+                else:
+                    at = self._domain.symbols(dict(zip(AXIS_NAMES, here, strict=True)))
+                    directly(*self._domain.times(phase, at), outs)
+            return list(iterator.operands[len(given) :])
+
+    def _given(self, name: str, value: npt.ArrayLike | None) -> Array:
+        """Return the points' values of one axis, whole numbers as integers."""
+        axis = self.axes[name]
+        if value is None:
+            if len(axis) > 1:
+                raise InputError(name, None, "a value: the table has several")
+            value = axis[0]
+        array = np.asarray(value)
+        if array.dtype.kind in "iu":
+            return array
+        array = array.astype(np.float64)
+        if array.size and not (array.min() >= axis[0] and array.max() <= axis[-1]):
+            raise InputError(name, value, f"numbers from {axis[0]:g} to {axis[-1]:g}")
+        whole = array.astype(np.intp)
+        return whole if (whole == array).all() else array
