@@ -215,6 +215,21 @@ KINDS: Mapping[str, Kind] = {
             "visual_tokens text_tokens",
         ),
         _kind(
+            "compression",
+            (
+                _text("method", "compression method, as of the command line"),
+                _text("variant", "its implementation", ""),
+                _text("runtime", "eager, compiled or cuda-graph", "eager"),
+                _size("batch", "images", 1),
+                _size("tokens", "visual tokens of each image before"),
+                _size("kept", "visual tokens of each image after"),
+                _size("width", "elements of a token that goes in"),
+                _text("params", "key=value,... of the implementation", ""),
+                Column("launches", "int", "1", "operators, -1 if unknown", -1, -1, key=False),
+            ),
+            "method tokens kept",
+        ),
+        _kind(
             "launch",
             (
                 _text("runtime", "eager, compiled or cuda-graph"),

@@ -25,7 +25,7 @@ from costmodel.specs.hardware import HardwareProfile
 if TYPE_CHECKING:
     import pandas as pd
 
-_NOT_KERNELS = ("launch", "whole_model")
+_NOT_KERNELS = ("launch", "whole_model", "compression")
 
 __all__ = ["StackRows", "choose_calibration", "is_same_stack", "of_gpu", "split_stacks"]
 

@@ -46,6 +46,8 @@ class Runnable:
         Calls that a GPU's queue takes before the host has to wait; about 1000 kernels.
     context : callable
         Makes a context that is entered around warm-up and samples, not around each call.
+    columns : mapping of str to Value
+        Columns of the row that only preparing could find out, such as peak memory.
     """
 
     run: Callable[[int], object]
@@ -56,6 +58,7 @@ class Runnable:
     per_call: int = 1
     queue: int = 500
     context: Callable[[], AbstractContextManager[Any]] = nullcontext
+    columns: Mapping[str, Value] = field(default_factory=dict)
 
     @property
     def rotation_bytes(self) -> int:
@@ -135,11 +138,15 @@ class Suite:
         What it times, in one line.
     cases : callable
         Makes the cases, from small to large.
+    ordered : bool
+        Whether cases run in the order given, because neighbours share something dear;
+        otherwise any beginning of a run covers the whole range.
     """
 
     name: str
     summary: str
     cases: Callable[[Options], Sequence[Case]]
+    ordered: bool = False
 
 
 def rotating(

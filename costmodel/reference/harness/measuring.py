@@ -128,9 +128,11 @@ def _cases(request: Request) -> list[Case]:
     """Return the cases of all suites, each once, in the order to run."""
     lists = []
     for name in request.suites or suite_names():
-        made = load_suite(name).cases(request.options)
-        distinct = {(case.kind, *sorted(case.key.items())): case for case in reversed(made)}
-        lists.append(coarse_first(list(reversed(distinct.values()))))
+        suite = load_suite(name)
+        made = suite.cases(request.options)
+        once = {(case.kind, *sorted(case.key.items())): case for case in reversed(made)}
+        distinct = list(reversed(once.values()))
+        lists.append(distinct if suite.ordered else coarse_first(distinct))
     cases = merged([some for some in lists if some])
     if not cases:
         raise MeasureError("suite: the chosen suites have no case for these options")

@@ -156,6 +156,7 @@ class Runner:
         total = runnable.rotation_bytes
         return {
             **timing.columns(),
+            **runnable.columns,
             "rotation_sets": runnable.sets,
             "rotation_bytes": total,
             "cache_bytes": self._rotation.cache_bytes,
