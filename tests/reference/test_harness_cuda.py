@@ -14,8 +14,10 @@ from typing import Any
 
 import pytest
 
-from costmodel.reference.harness.case import Runnable, Timer
+from costmodel.reference.harness.case import Options, Runnable, Timer
 from costmodel.reference.harness.clock import time_runnable
+from costmodel.reference.harness.inputs import Inputs, Pool, Rotation
+from costmodel.reference.harness.registry import load_suite
 from costmodel.reference.harness.timing import Limits
 
 torch = pytest.importorskip("torch", reason="needs the extra 'measure'")
@@ -133,6 +135,25 @@ def test_clocks_of_the_host(
     timing = _timing(device, 3e-6, timer=timer)
     assert timing.timer == timer
     assert min(timing.samples_s) == pytest.approx(expected_s, abs=2e-9)
+
+
+def test_launch_costs_run_with_the_clock_that_they_ask_for(device: Device) -> None:
+    found = {}
+    for case in load_suite("launch").cases(Options(device="cuda", dtypes=("fp16",))):
+        runnable = case.prepare(Inputs(Pool("cpu"), "fp16", Rotation(1, 1)))
+        timing = time_runnable(runnable, "cuda", Limits(samples=3, warm_up_s=0.0))
+        found[case.key["runtime"], case.key["op"]] = (timing.timer, timing.calls)
+    assert found == {
+        ("eager", "launch"): ("host", 500),
+        ("eager", "view"): ("host", 500),
+        ("eager", "sync"): ("wait", 1),
+        ("eager", "launch_rate"): ("wall", 1),
+        ("eager", "read_back"): ("wall", 1),
+        ("cuda-graph", "launch"): ("host", 8),
+        ("cuda-graph", "start"): ("host", 8),
+        ("cuda-graph", "sync"): ("wait", 1),
+        ("cuda-graph", "replay"): ("wall", 1),
+    }
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -118,6 +118,19 @@ def test_a_failed_write_leaves_the_old_file(
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_rows_of_kinds_that_are_not_measured_now_can_be_seen(tmp_path: Path) -> None:
+    store = _store(tmp_path)
+    store.add(_case(1), TIMES)
+    store.flush()
+    other = Store(Layout(tmp_path, ["launch"]), ["launch"], WHERE, {"run": "b"})
+    assert [row["m"] for row in other.rows_there("gemm")] == [1]
+    (tmp_path / "memory_bound.parquet").write_bytes(b"of somebody else")
+    assert other.rows_there("memory_bound") == []
+    # One file alone is not taken for one of another kind.
+    single = Store(Layout(tmp_path / "gemm.parquet", ["gemm"]), ["gemm"], WHERE, {"run": "c"})
+    assert single.rows_there("memory_bound") == []
+
+
 @pytest.mark.parametrize("content", [b"not parquet", b""])
 def test_files_of_others_are_not_overwritten(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "gemm.parquet").write_bytes(content)

@@ -139,7 +139,7 @@ def write_cpu_profile(path: Path, machine: Machine, store: Store) -> list[Path]:
 
     def rows(kind: str) -> list[dict[str, Any]]:
         # Rows of other threads or versions are of another machine to a cost model.
-        return [row for row in store.rows(kind) if row["software"] == machine.software]
+        return [row for row in store.rows_there(kind) if row["software"] == machine.software]
 
     made = cpu_profile(machine, rows("gemm"), rows("memory_bound"), datetime.date.today())
     if made is None:

@@ -44,6 +44,13 @@ class Layout:
     kinds : iterable of str
         Kinds that will be measured.
 
+    Attributes
+    ----------
+    folder : Path
+        Where all files are.
+    one_kind : bool
+        Whether there is one file, named as asked.
+
     Examples
     --------
     >>> Layout(Path("out"), ["gemm", "launch"]).parquet("gemm").as_posix()
@@ -58,11 +65,11 @@ class Layout:
         self._one_file = output.suffix == ".parquet"
         self.folder = output.parent if self._one_file else output
         self._stem = output.stem if self._one_file else ""
-        self._only = self._one_file and len(set(kinds)) == 1
+        self.one_kind = self._one_file and len(set(kinds)) == 1
 
     def parquet(self, kind: str) -> Path:
         """Return the file of a kind."""
-        if self._only:
+        if self.one_kind:
             return self.folder / f"{self._stem}.parquet"
         return self.beside(f"{kind}.parquet")
 
@@ -150,6 +157,14 @@ class Store:
     def rows(self, kind: str) -> list[Row]:
         """Return all rows of a kind, those of earlier runs included."""
         return list(self._rows.get(kind, {}).values())
+
+    def rows_there(self, kind: str) -> list[Row]:
+        """Return all rows of a kind, also of one that this run does not measure."""
+        if kind not in self._rows and not self._layout.one_kind:
+            # A file of somebody else holds nothing of ours, and is not written to.
+            with contextlib.suppress(MeasureError):
+                self._read_parquet(kind)
+        return self.rows(kind)
 
     def flush(self) -> list[Path]:
         """Write the parquet files of kinds with new rows, and empty the journal."""

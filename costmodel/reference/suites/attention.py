@@ -4,6 +4,9 @@
 ``scaled_dot_product_attention``; ``eager`` is Hugging Face's code with its score matrix.
 Queries, keys and values of prefill and encoder lie as (batch, tokens, heads, width) and are
 transposed views, as after a projection; the cache of decode lies as (batch, heads, tokens, width).
+
+``sdpa-flash`` is measured on all shapes, the others on half of the lengths: fits take the
+implementation with the most rows, which should be the one that serving code uses.
 """
 
 from __future__ import annotations
@@ -95,8 +98,7 @@ def _cases(options: Options) -> list[Case]:
     shapes = {
         (shape, kernel): model.name
         for model in reversed(models_of(options))
-        for shape in _shapes(model, options)
-        for kernel in _kernels(shape, options)
+        for shape, kernel in _shapes(model, options)
     }
     made = [
         _case(shape, kernel, dtype, model)
@@ -111,33 +113,41 @@ def _work(case: Case) -> int:
     return math.prod(int(case.key[name]) for name in ("batch", "heads", "q_len", "kv_len"))
 
 
-def _kernels(shape: Shape, options: Options) -> Iterator[str]:
+def _shapes(model: ModelShape, options: Options) -> Iterator[tuple[Shape, str]]:
+    """Problems of a model and the implementations that they are measured with."""
+    lengths = [length for length in tokens_of(options) if length >= _LEAST_LENGTH]
+    lengths = lengths or list(tokens_of(options))
+    decoder, batches = model.decoder, (1,) if options.quick else (1, 2, 4)
+    heads = (decoder.heads, decoder.kv_heads, decoder.head_dim)
+    for batch in batches:
+        for index, length in enumerate(lengths):
+            others = index % 2 == 0 and batch != 2
+            prefill = Shape("attention_prefill", batch, length, length, *heads)
+            # A cache of one token would be prefill to the readers.
+            decode = Shape("attention_decode", batch, 1, max(length, 2), *heads)
+            for shape in (prefill, decode):
+                yield from ((shape, kernel) for kernel in _kernels(shape, options, others))
+    if model.vision is None:
+        return
+    vision = model.vision
+    own = (vision.heads, vision.heads, vision.width // vision.heads)
+    for batch in batches:
+        for index, length in enumerate(sorted({*lengths, vision.patches + 1})):
+            others = index % 2 == 0 and batch != 2
+            shape = Shape("attention_encoder", batch, length, length, *own)
+            yield from ((shape, kernel) for kernel in _kernels(shape, options, others))
+
+
+def _kernels(shape: Shape, options: Options, others: bool) -> Iterator[str]:
     yield "sdpa-flash"
+    if not others:
+        return
     if options.device == "cuda" and shape.heads == shape.kv_heads:
         # This backend takes no grouped queries, and a CPU has none.
         yield "sdpa-mem-efficient"
     if not options.quick:
         yield "sdpa-math"
     yield "eager"
-
-
-def _shapes(model: ModelShape, options: Options) -> Iterator[Shape]:
-    lengths = [length for length in tokens_of(options) if length >= _LEAST_LENGTH]
-    lengths = lengths or list(tokens_of(options))
-    decoder, batches = model.decoder, (1,) if options.quick else (1, 4)
-    heads = (decoder.heads, decoder.kv_heads, decoder.head_dim)
-    for batch in batches:
-        for length in lengths:
-            yield Shape("attention_prefill", batch, length, length, *heads)
-            # A cache of one token would be prefill to the readers.
-            yield Shape("attention_decode", batch, 1, max(length, 2), *heads)
-    if model.vision is None:
-        return
-    vision = model.vision
-    own = (vision.heads, vision.heads, vision.width // vision.heads)
-    for batch in batches:
-        for length in sorted({*lengths, vision.patches + 1}):
-            yield Shape("attention_encoder", batch, length, length, *own)
 
 
 def _case(shape: Shape, kernel: str, dtype: str, model: str) -> Case:
