@@ -12,6 +12,13 @@ import numpy as np
 from costmodel.calibration.building import Stack, chip_of, roofline_s, rows_of
 from costmodel.calibration.error_figures import Errors, errors_of
 from costmodel.calibration.loading import load_timings
+from costmodel.calibration.method_overheads import (
+    COMPRESSION,
+    OVERHEAD_SIZES,
+    OverheadGroup,
+    overhead_groups,
+    predict_overheads,
+)
 from costmodel.calibration.report import Problem, Tally
 from costmodel.calibration.setups import SETUPS
 from costmodel.calibration.stacks import (
@@ -149,23 +156,30 @@ def validate_timings(
             raise InputError("gpu", os.fspath(gpu), "a device that the files have rows of")
     stacks, unknown = split_stacks(timings)
     whole = list(groups_of(timings))
-    names = {s.gpu for s in stacks} | {group[0] for group, _ in whole}
+    overheads, unplanned = overhead_groups(timings)
+    names = {s.gpu for s in stacks} | {group[0] for group, _ in (*whole, *overheads)}
     used = {name: devices.get(name) or load_gpu(name) for name in names}
     given = {
         name: None if calibration is None else load_calibration(calibration, profile)
         for name, profile in used.items()
     }
-    groups = tuple(
-        _judge(stack, used[stack.gpu], given[stack.gpu], min_time_us) for stack in stacks
-    ) + tuple(
-        _judge_whole(group, requests, used[group[0]], calibration) for group, requests in whole
+    named = os.fspath(calibration) if calibration is not None else None
+    groups = (
+        *(_judge(stack, used[stack.gpu], given[stack.gpu], min_time_us) for stack in stacks),
+        *(_judge_whole(group, rows, used[group[0]], named) for group, rows in whole),
+        *(
+            _judge_overhead(
+                group, rows[rows["time_s"] >= min_time_us * 1e-6], used[group.gpu], named
+            )
+            for group, rows in overheads
+        ),
     )
     return Validation(
         groups=groups,
         overall=_over([group for group in groups if group.calibration is not None]),
         same_stack=_over([group for group in groups if group.same_stack]),
         min_time_us=min_time_us,
-        problems=(*report.problems, *unknown, *_other_kernels(groups)),
+        problems=(*report.problems, *unknown, *unplanned, *_other_kernels(groups)),
     )
 
 
@@ -201,25 +215,42 @@ def _judge(
 
 
 def _judge_whole(
-    group: Group,
-    requests: pd.DataFrame,
-    profile: HardwareProfile,
-    calibration: str | os.PathLike[str] | None,
+    group: Group, requests: pd.DataFrame, profile: HardwareProfile, calibration: str | None
 ) -> Judged:
     gpu, source, software, dtype, runtime, stage = group
+    points = predict(group, requests, profile, calibration)
+    stack = StackRows(gpu, f"{stage} {runtime}", source, software, dtype, "", ())
+    return _judge_sums(stack, WHOLE_SIZES, points, profile, calibration)
+
+
+def _judge_overhead(
+    group: OverheadGroup, runs: pd.DataFrame, profile: HardwareProfile, calibration: str | None
+) -> Judged:
+    points = predict_overheads(group, runs.reset_index(drop=True), profile, calibration)
+    kind = f"{COMPRESSION} {group.method}"
+    stack = StackRows(group.gpu, kind, group.source, group.software, group.dtype, "", ())
+    return _judge_sums(stack, OVERHEAD_SIZES, points, profile, calibration)
+
+
+def _judge_sums(
+    stack: StackRows,
+    sizes: tuple[str, ...],
+    points: pd.DataFrame,
+    profile: HardwareProfile,
+    calibration: str | None,
+) -> Judged:
+    """Return points that estimates predicted; the default calibration is what they use without."""
     chosen = (
         default_calibration(profile)
         if calibration is None
         else load_calibration(calibration, profile)
     )
-    named = os.fspath(calibration) if calibration is not None else None
-    points = predict(group, requests, profile, named)
     return Judged(
-        stack=StackRows(gpu, f"{stage} {runtime}", source, software, dtype, "", ()),
-        sizes=WHOLE_SIZES,
+        stack=stack,
+        sizes=sizes,
         kernel="",
         calibration=chosen.name if chosen else None,
-        same_stack=chosen is not None and any(fit.source == source for fit in chosen.kinds),
+        same_stack=chosen is not None and any(fit.source == stack.source for fit in chosen.kinds),
         in_sample=False,
         cv_mape_pct=None,
         errors=errors_of(points),
