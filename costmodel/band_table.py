@@ -90,9 +90,10 @@ class BandTable:
             own = sums[:, side * width : (side + 1) * width]
             np.matmul(np.square(own, out=own), self._shares, out=out)
             np.add(out, sums[:, 2 * width + side], out=out)
-            np.sqrt(out, out=out)
             if kind == "any_stack":
-                np.hypot(out, sums[:, 2 * width + 2 + side], out=out)
+                shift = sums[:, 2 * width + 2 + side]
+                np.add(out, np.square(shift, out=shift), out=out)
+            np.sqrt(out, out=out)
         np.maximum(np.subtract(total, low, out=low), 0.0, out=low)
         np.add(total, high, out=high)
 

@@ -181,7 +181,7 @@ class Chunk:
                 np.add(out, more, out=out)
         if first:
             out[...] = constant
-        elif np.any(constant):
+        elif not isinstance(constant, float) or constant:
             np.add(out, constant, out=out)
         return out
 

@@ -322,10 +322,11 @@ class Table:
                 raise InputError(name, None, "a value: the table has several")
             value = axis[0]
         array = np.asarray(value)
-        if array.dtype.kind in "iu":
+        integer = array.dtype.kind in "iu"
+        if integer and not self.direct:
             return array
-        array = array.astype(np.float64)
-        if array.size and not (array.min() >= axis[0] and array.max() <= axis[-1]):
+        inside = array.min(initial=axis[0]) >= axis[0] and array.max(initial=axis[-1]) <= axis[-1]
+        if not inside:
             raise InputError(name, value, f"numbers from {axis[0]:g} to {axis[-1]:g}")
         whole = array.astype(np.intp)
-        return whole if (whole == array).all() else array
+        return whole if integer or (whole == array).all() else array
