@@ -282,5 +282,5 @@ def test_memory_is_bounded() -> None:
     assert (table.direct, table.nbytes) == (True, 0)
     expected = evaluate_grid(case, batch=[7], text_tokens=99_999).time_s["ttft"]
     assert table.ttft_s(7, 99_999) == pytest.approx(expected[0], rel=EXACT)
-    with pytest.raises(InputError, match="batch: 2001 is not valid; .* 1 to 2000"):
+    with pytest.raises(InputError, match=r"batch: 2001 is not valid; .* 1 to 2000"):
         table.ttft_s(2001, 1)
