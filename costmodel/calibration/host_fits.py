@@ -14,17 +14,12 @@ from costmodel.specs.workload import Runtime
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["HOST_COSTS", "host_fits", "is_processor"]
+__all__ = ["HOST_COSTS", "host_fits"]
 
 HOST_COSTS = ("launch", "start", "gap", "sync")
 """Values of ``op`` in launch timings, as of `costmodel.specs.runtime.RuntimeProfile`."""
 
 _MICRO = 1e-6
-
-
-def is_processor(profile: HardwareProfile) -> bool:
-    """Return whether a device is a processor that runs its own kernels, without a queue."""
-    return profile.compute_capability == "none"
 
 
 def host_fits(
@@ -50,7 +45,7 @@ def host_fits(
         Medians of the rows; the range of a launch is from the least minimum to the largest
         mean of them, and holds the median.
     """
-    if is_processor(profile):
+    if profile.is_processor:
         return tuple(_nothing(runtime, date) for runtime in get_args(Runtime))
     frames = [item.frame for item in timings if item.kind == "launch"]
     if not frames:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from costmodel.calibration.attention_stacks import SETTINGS, settings_of
 from costmodel.calibration.building import Stack, build_kind, rows_of
-from costmodel.calibration.setups import SETUPS
+from costmodel.calibration.processor_setups import setup_of
 from costmodel.calibration.stacks import StackRows
 from costmodel.errors import CostModelError
 from costmodel.specs.calibration import KindFit
@@ -98,9 +98,9 @@ def fit_all(
         if progress is not None:
             progress(stack.kind, index, len(stacks))
         frame = rows_of(stack.kind, stack.timings, Stack(stack.gpu))
-        like = _like(stack)
-        frame.attrs["kernel"] = like
-        free = _free_parameters(stack.kind, like)
+        like = "" if profile.is_processor else _like(stack)
+        frame.attrs["kernel"] = like or frame.attrs["kernel"]
+        free = _free_parameters(stack.kind, like, profile)
         # Cross-validation fits three quarters of the rows.
         least = -(-4 * (len(free) + 1) // 3)
         if len(frame) < least:
@@ -133,9 +133,10 @@ def _like(stack: StackRows) -> str:
     return stack.kernel if stack.kernel in known else next(n for n in known if n.endswith("fa2"))
 
 
-def _free_parameters(kind: str, like: str) -> list[Parameter]:
-    fixed = {**SETUPS[kind].fixed, **(settings_of(kind, like) if like else {})}
-    model = kernel_model(SETUPS[kind].model, benchmark=True)
+def _free_parameters(kind: str, like: str, profile: HardwareProfile) -> list[Parameter]:
+    setup = setup_of(kind, profile)
+    fixed = {**setup.fixed, **(settings_of(kind, like) if like else {})}
+    model = kernel_model(setup.model, benchmark=True)
     return [parameter for parameter in model.parameters if parameter.name not in fixed]
 
 

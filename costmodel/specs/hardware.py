@@ -180,6 +180,11 @@ class HardwareProfile(Spec):
         return tuple(dtype for dtype in get_args(ComputeDtype) if dtype in have)
 
     @property
+    def is_processor(self) -> bool:
+        """Whether it runs its own kernels: no queue, no launches from elsewhere."""
+        return self.compute_capability == "none"
+
+    @property
     def bandwidth_bytes_per_s(self) -> float:
         """Peak bandwidth of device memory [bytes/s]."""
         return self.memory.bandwidth.si

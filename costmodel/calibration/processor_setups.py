@@ -1,0 +1,50 @@
+"""How kinds are fitted on a processor that runs its own work, instead of on a GPU."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from costmodel.calibration.setups import SETUPS, Setup
+from costmodel.specs.hardware import HardwareProfile
+
+__all__ = ["setup_of"]
+
+_MODELS = {"gemm": "processor_gemm", "memory_bound": "processor_loop"}
+_EDGES = (50e-6, 1e-3)
+
+
+def setup_of(kind: str, profile: HardwareProfile) -> Setup:
+    """Return how a kind is fitted on a device.
+
+    Parameters
+    ----------
+    kind : str
+        A key of `SETUPS`.
+    profile : HardwareProfile
+        The device.
+
+    Returns
+    -------
+    Setup
+        That of `SETUPS`; on a processor with the models of
+        `costmodel.timing.kernels.processor`, nothing fixed and bands over time.
+
+    Examples
+    --------
+    >>> from costmodel.catalog.hardware import load_gpu
+    >>> setup_of("gemm", load_gpu("a40")).model
+    'tile_wave'
+    """
+    setup = SETUPS[kind]
+    if not profile.is_processor or setup.timings == "collective":
+        return setup
+    return replace(
+        setup,
+        model=_MODELS.get(setup.timings, f"processor_{setup.timings}"),
+        band_size="time_s",
+        band_edges=_EDGES,
+        residual=None,
+        fixed={},
+        starts=3,
+        min_time_s=0.0,
+    )

@@ -1,0 +1,185 @@
+r"""Kernels of a processor that runs its own work: products, attention, memory-bound loops.
+
+Smooth forms: a few threads have no waves to quantise, and caches of several levels
+blur the steps that tiles leave.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from costmodel.timing.kernels.base import Chip, FloatArray, KernelModel, Parameter, Shapes
+
+__all__ = ["MODELS", "ProcessorAttention", "ProcessorGemm", "ProcessorLoop"]
+
+_OVERLAP = 3.0
+_ELEMENT_BYTES = 2.0
+"""Of a chip for elements: see `Chip.for_elements`."""
+
+_UNUSED = {"attention_encoder": ("sk",), "attention_decode": ("sk", "qh")}
+"""Parameters that other kinds have: nothing is left out of a full matrix of scores, and one
+query per sequence has no length."""
+
+_FIXED_COST = Parameter("t0", 0.2e-6, 200e-6, 5e-6, "s", "cost of a call")
+
+
+def _columns(shapes: Shapes, names: tuple[str, ...]) -> list[FloatArray]:
+    return [np.asarray(shapes[name], dtype=np.float64) for name in names]
+
+
+def _joined(first: FloatArray, second: FloatArray) -> FloatArray:
+    """Return the longer of two times, rounded off where they are alike."""
+    larger = np.maximum(np.maximum(first, second), 1e-12)
+    ratio = np.minimum(first, second) / larger
+    result: FloatArray = larger * (1.0 + ratio**_OVERLAP) ** (1.0 / _OVERLAP)
+    return result
+
+
+class ProcessorGemm:
+    r"""A product whose rate grows with each of its sizes.
+
+    .. math:: t = t_0 + \left\|\frac{2mnk}{e P} \left(1 + \frac{m_h}{m}\right)
+              \left(1 + \frac{n_h}{n}\right)\left(1 + \frac{k_h}{k}\right),\;
+              \frac{Q}{e_B B}\right\|_3
+
+    with Q bytes of operands and result: packing and short loops cost a share that
+    shrinks with m, n and k.
+    """
+
+    name = "processor_gemm"
+    kind = "gemm"
+    sizes: tuple[str, ...] = ("m", "n", "k")
+    parameters: tuple[Parameter, ...] = (
+        _FIXED_COST,
+        Parameter("e", 0.1, 1.1, 0.8, "1", "share of the peak that large products reach"),
+        Parameter("eb", 0.1, 20.0, 1.0, "1", "bandwidth of operands over that of a copy"),
+        Parameter("mh", 0.01, 200.0, 4.0, "1", "rows at which half the rate is reached"),
+        Parameter("nh", 0.01, 500.0, 8.0, "1", "columns at which half the rate is reached"),
+        Parameter("kh", 0.01, 500.0, 8.0, "1", "depth at which half the rate is reached"),
+    )
+
+    def time_s(self, values: Mapping[str, float], shapes: Shapes, chip: Chip) -> FloatArray:
+        """Return seconds of one product.
+
+        Parameters
+        ----------
+        values : mapping of str to float
+            The parameters.
+        shapes : mapping of str to ndarray
+            m, n, k and optionally batch: products of one call.
+        chip : Chip
+            Peak and bandwidth.
+
+        Returns
+        -------
+        ndarray
+            [s].
+
+        Examples
+        --------
+        >>> chip = Chip(100e9, 20e9, 32e6, 1, 20e9)
+        >>> values = {p.name: p.start for p in ProcessorGemm.parameters}
+        >>> shapes = {"m": np.array([1.0, 512.0]), "n": np.array(512.0), "k": np.array(512.0)}
+        >>> (1e6 * ProcessorGemm().time_s(values, shapes, chip)).round().tolist()
+        [43.0, 3493.0]
+        """
+        m, n, k = _columns(shapes, self.sizes)
+        batch = np.asarray(shapes.get("batch", 1.0), dtype=np.float64)
+        slowed = (1 + values["mh"] / m) * (1 + values["nh"] / n) * (1 + values["kh"] / k)
+        compute = batch * 2 * m * n * k * slowed / (values["e"] * chip.peak_flops_per_s)
+        moved = batch * _ELEMENT_BYTES * (m * k + k * n + m * n)
+        memory = moved / (values["eb"] * chip.bandwidth_bytes_per_s)
+        result: FloatArray = values["t0"] + _joined(compute, memory)
+        return result
+
+
+class ProcessorAttention:
+    r"""Attention as two products and an exponential for every visible score.
+
+    .. math:: t = t_0 + \left\|\frac{b H s_v (4 D + c_x)}{e P}\left(1 + \frac{q_h}{q}\right),\;
+              \frac{Q}{e_B B}\right\|_3
+
+    with :math:`s_v = q\,l - w\,q(q-1)/2` scores per head, of which a causal kernel skips the
+    share w of those above the diagonal; for encoders and decode w is 0.
+    """
+
+    sizes: tuple[str, ...] = ("batch", "q_len", "kv_len", "heads", "kv_heads", "head_dim")
+    parameters: tuple[Parameter, ...] = (
+        _FIXED_COST,
+        Parameter("e", 0.02, 1.1, 0.4, "1", "share of the peak reached"),
+        Parameter("eb", 0.1, 20.0, 1.0, "1", "bandwidth of keys and values over that of a copy"),
+        Parameter("cx", 1.0, 2000.0, 60.0, "FLOP", "what a score costs beside its products"),
+        Parameter("qh", 0.01, 500.0, 8.0, "1", "queries at which half the rate is reached"),
+        Parameter("sk", 0.0, 1.0, 0.5, "1", "share of the scores above the diagonal left out"),
+    )
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.name = f"processor_{kind}"
+        if kind == "attention_decode":
+            self.sizes = tuple(size for size in self.sizes if size != "q_len")
+        unused = _UNUSED.get(kind, ())
+        self.parameters = tuple(p for p in self.parameters if p.name not in unused)
+
+    def time_s(self, values: Mapping[str, float], shapes: Shapes, chip: Chip) -> FloatArray:
+        """Return seconds of one layer's attention; queries of decode are one each."""
+        batch, kv_len, heads, kv_heads, head_dim = _columns(
+            shapes, ("batch", "kv_len", "heads", "kv_heads", "head_dim")
+        )
+        queries = np.asarray(shapes.get("q_len", 1.0), dtype=np.float64)
+        scores = queries * kv_len - values.get("sk", 0.0) * queries * (queries - 1) / 2
+        work = batch * heads * scores * (4 * head_dim + values["cx"])
+        compute = (
+            work * (1 + values.get("qh", 0.0) / queries) / (values["e"] * chip.peak_flops_per_s)
+        )
+        moved = 2 * _ELEMENT_BYTES * batch * head_dim * (heads * queries + kv_heads * kv_len)
+        memory = moved / (values["eb"] * chip.bandwidth_bytes_per_s)
+        result: FloatArray = values["t0"] + _joined(compute, memory)
+        return result
+
+
+class ProcessorLoop:
+    r"""A loop over rows whose data come from a cache or from memory.
+
+    .. math:: t = t_0 + r\,t_r + \frac{Q}{e_B B}\left(1 - h + \frac{h}{l}\right),\qquad
+              h = \frac{1}{1 + (Q / \phi L)^2}
+    """
+
+    name = "processor_loop"
+    kind = "memory_bound"
+    sizes: tuple[str, ...] = ("read_bytes", "write_bytes", "rows", "cols")
+    parameters: tuple[Parameter, ...] = (
+        _FIXED_COST,
+        Parameter("tr", 0.0, 1e-6, 0.02e-6, "s", "time of a row whatever its width"),
+        Parameter("eb", 0.01, 5.0, 0.8, "1", "bandwidth of large data over that of a copy"),
+        Parameter("ph", 1e-4, 1.0, 0.01, "1", "share of the last-level cache that is fast"),
+        Parameter("lx", 1.0, 10.0, 2.0, "1", "how much faster data in it are"),
+    )
+
+    def time_s(self, values: Mapping[str, float], shapes: Shapes, chip: Chip) -> FloatArray:
+        """Return seconds of one kernel.
+
+        Examples
+        --------
+        >>> chip = Chip(100e9, 20e9, 32e6, 1, 20e9)
+        >>> values = {p.name: p.start for p in ProcessorLoop.parameters}
+        >>> shapes = {"read_bytes": 1e8, "write_bytes": 1e8, "rows": 1e4, "cols": 2500.0}
+        >>> round(float(ProcessorLoop().time_s(values, shapes, chip)) * 1e3, 2)
+        12.7
+        """
+        read, write, rows, _ = _columns(shapes, self.sizes)
+        moved = read + write
+        hit = 1.0 / (1.0 + (moved / (values["ph"] * chip.l2_bytes)) ** 2)
+        memory = moved / (values["eb"] * chip.bandwidth_bytes_per_s)
+        memory = memory * (1.0 - hit + hit / values["lx"])
+        result: FloatArray = values["t0"] + rows * values["tr"] + memory
+        return result
+
+
+MODELS: tuple[KernelModel, ...] = (
+    ProcessorGemm(),
+    ProcessorLoop(),
+    *(ProcessorAttention(f"attention_{part}") for part in ("prefill", "encoder", "decode")),
+)
