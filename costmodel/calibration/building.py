@@ -15,6 +15,7 @@ from costmodel.calibration.bands import bands_from_residuals
 from costmodel.calibration.dtypes import DTYPES, dtype_name
 from costmodel.calibration.elementwise_bytes import elementwise_sizes
 from costmodel.calibration.fitting import Samples, fit, group_folds
+from costmodel.calibration.processor_setups import setup_of
 from costmodel.calibration.residuals import fit_residual
 from costmodel.calibration.schema import Timings
 from costmodel.calibration.setups import SETUPS, Setup
@@ -237,10 +238,11 @@ def build_kind(
     CostModelError
         If there are too few rows.
     """
-    setup = SETUPS[kind]
+    setup = setup_of(kind, profile)
     chip = chip_of(profile, kind, dtype)
     samples = samples_of(setup, frame)
-    known = settings_of(kind, frame.attrs["kernel"], samples) if frame.attrs.get("kernel") else {}
+    tiled = frame.attrs.get("kernel") and not profile.is_processor
+    known = settings_of(kind, frame.attrs["kernel"], samples) if tiled else {}
     setup = replace(setup, fixed={**setup.fixed, **known, **(fixed or {})})
     model = kernel_model(setup.model, benchmark=True)
     predicted, corrected = _out_of_fold(setup, samples, chip)
@@ -255,7 +257,7 @@ def build_kind(
         model, samples, chip, fixed=setup.fixed, max_rows=setup.max_rows, starts=setup.starts
     )
     plain = model.time_s(found.values, samples.shapes, chip)
-    residual = _residual(setup, wide, samples, np.log(samples.time_s / plain))
+    residual = _residual(setup, wide, samples, np.log(samples.time_s / plain), chip)
     size = predicted if setup.band_size == "time_s" else samples.shapes[setup.band_size]
     bands = bands_from_residuals(
         log_ratio, size, samples.groups, _LEVEL, _useful_edges(setup.band_edges, size)
@@ -281,7 +283,7 @@ def build_kind(
             common_share=_short(bands.common_share),
             level=_LEVEL,
         ),
-        residual=_table(setup, residual),
+        residual=_table(setup, wide, residual),
         seen=_seen(setup, frame),
     )
 
@@ -298,14 +300,14 @@ def _out_of_fold(setup: Setup, samples: Samples, chip: Chip) -> tuple[FloatArray
         inside, outside = np.flatnonzero(fold != index), np.flatnonzero(fold == index)
         train = samples.take(inside)
         values = fit(
-            model, train, chip, fixed=setup.fixed, max_rows=setup.max_rows, starts=1
+            model, train, chip, fixed=setup.fixed, max_rows=setup.max_rows, starts=setup.starts
         ).values
         seconds = model.time_s(values, samples.shapes, chip)
         plain[outside] = corrected[outside] = seconds[outside]
         if setup.residual is not None:
             ratio = np.log(train.time_s / seconds[inside])
-            residual = _residual(setup, True, train, ratio)
-            places = coordinates(samples.take(outside).shapes, setup.sizes)
+            residual = _residual(setup, True, train, ratio, chip)
+            places = _coordinates(setup, True, samples.take(outside), chip)
             if residual is not None:
                 corrected[outside] *= np.exp(residual.log_correction(places))
     return plain, corrected
@@ -318,28 +320,38 @@ def _earns_its_keep(plain: FloatArray, corrected: FloatArray, measured: FloatArr
     return bool(after < (1.0 - _WORTH) * before)
 
 
-def _residual(setup: Setup, wide: bool, samples: Samples, log_ratio: FloatArray) -> Residual | None:
+def _coordinates(setup: Setup, wide: bool, samples: Samples, chip: Chip) -> FloatArray:
+    features = tuple(setup.features) if wide else ()
+    return coordinates(samples.shapes, setup.sizes, features, chip.multiprocessors)
+
+
+def _residual(
+    setup: Setup, wide: bool, samples: Samples, log_ratio: FloatArray, chip: Chip
+) -> Residual | None:
     """Return the correction that carries over to other groups, or only within measured ones."""
     scales = setup.residual if wide else setup.near
     if scales is None:
         return None
     return fit_residual(
-        coordinates(samples.shapes, setup.sizes),
+        _coordinates(setup, wide, samples, chip),
         log_ratio,
-        scales=scales,
+        scales=(*scales, *setup.features.values()) if wide else scales,
         max_points=setup.residual_points if wide else setup.near_points,
         noise_ratio=setup.residual_noise if wide else setup.near_noise,
     )
 
 
-def _table(setup: Setup, residual: Residual | None) -> ResidualTable | None:
+def _table(setup: Setup, wide: bool, residual: Residual | None) -> ResidualTable | None:
     if residual is None:
         return None
+    features = tuple(setup.features) if wide else ()
+    sizes = residual.points[:, : len(setup.sizes)]
+    places = np.round(2.0**sizes) if features else np.round(sizes, 4)
     return ResidualTable(
         points={
-            name: tuple(round(float(x), 4) for x in residual.points[:, index])
-            for index, name in enumerate(setup.sizes)
+            name: tuple(map(float, places[:, index])) for index, name in enumerate(setup.sizes)
         },
+        features=features,
         values=tuple(round(float(value), 5) for value in residual.values),
         scales=tuple(float(scale) for scale in residual.scales),
         amplitude=residual.amplitude,

@@ -15,12 +15,11 @@ import numpy.typing as npt
 from costmodel.calibration.accuracy import AccuracyRow, Targets, judge
 from costmodel.calibration.fitting import Samples, fit
 from costmodel.calibration.residuals import (
-    NEAR,
-    WIDE,
     corrected_time_s,
     cross_validate_corrected,
     fit_residual,
 )
+from costmodel.calibration.setups import SETUPS
 from costmodel.timing.kernels.base import Chip, FloatArray
 from costmodel.timing.kernels.gemm import BENCHMARK_MODEL, GemmModel
 from costmodel.timing.kernels.residual import coordinates
@@ -31,15 +30,13 @@ __all__ = [
     "GemmTargets",
     "across_labs",
     "evaluate_gemm",
-    "residual_kind",
 ]
 
 _SHORTEST_S = 10e-6
-_FIT_OPTIONS: dict[str, Any] = {"max_rows": 2000, "starts": 1}
+_FIT_OPTIONS: dict[str, Any] = {"max_rows": 2000, "starts": 3}
 _WIDE_GROUPS = 100
 _M_VALUES_KEPT = 5
 _FEWEST_M = 24
-_NEAR_OPTIONS: dict[str, Any] = {"scales": NEAR, "noise_ratio": 0.3, "max_points": 800}
 
 Target = Targets | None
 
@@ -84,9 +81,22 @@ class GemmStack:
     targets: GemmTargets = GemmTargets()
 
 
-def residual_kind(samples: Samples) -> tuple[float, float, float]:
-    """Return the correlation lengths that pay: far-reaching ones need many (n, k)."""
-    return WIDE if len(np.unique(samples.groups)) >= _WIDE_GROUPS else NEAR
+def _reaches_far(samples: Samples) -> bool:
+    """Return whether a correction that carries over to other (n, k) pays: it needs many."""
+    return len(np.unique(samples.groups)) >= _WIDE_GROUPS
+
+
+def _correction(model: GemmModel, wide: bool) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """Return the features of the correction that calibrations use, and options of its fit."""
+    setup = next(setup for setup in SETUPS.values() if setup.model == model.name)
+    if not wide:
+        near = {"noise_ratio": setup.near_noise, "max_points": setup.near_points}
+        return (), {"scales": setup.near, **near}
+    return tuple(setup.features), {
+        "scales": (*(setup.residual or ()), *setup.features.values()),
+        "noise_ratio": setup.residual_noise,
+        "max_points": setup.residual_points,
+    }
 
 
 def evaluate_gemm(stack: GemmStack) -> list[AccuracyRow]:
@@ -104,11 +114,11 @@ def evaluate_gemm(stack: GemmStack) -> list[AccuracyRow]:
         no layers.
     """
     samples = _long(stack.samples)
-    scales = residual_kind(samples)
+    features, options = _correction(stack.model, wide=True)
     plain, corrected = cross_validate_corrected(
-        stack.model, samples, stack.chip, scales=scales, **_FIT_OPTIONS
+        stack.model, samples, stack.chip, features=features, **options, **_FIT_OPTIONS
     )
-    predicted = corrected if scales == WIDE else plain
+    predicted = corrected if _reaches_far(samples) else plain
     roof = roofline_s(stack, samples)
     rows = [
         _row("unseen (n, k)", stack, samples.time_s, predicted, roof, stack.targets.unseen_shapes),
@@ -146,9 +156,8 @@ def _unseen_m(stack: GemmStack, samples: Samples) -> AccuracyRow:
     train = samples.take(seen)
     values = fit(stack.model, train, stack.chip, **_FIT_OPTIONS).values
     time_s = stack.model.time_s(values, samples.shapes, stack.chip)
-    points = coordinates(samples.shapes, ("m", "n", "k"))
-    near = residual_kind(samples) == NEAR
-    options: dict[str, Any] = _NEAR_OPTIONS if near else {"scales": WIDE}
+    features, options = _correction(stack.model, _reaches_far(samples))
+    points = coordinates(samples.shapes, stack.model.sizes, features, stack.chip.multiprocessors)
     residual = fit_residual(points[seen], np.log(train.time_s / time_s[seen]), **options)
     predicted = corrected_time_s(time_s, residual, points)
     quantity = f"unseen m of seen (n, k), fitted on {kept} values"

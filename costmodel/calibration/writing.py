@@ -52,11 +52,16 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         numbers = all(isinstance(item, int | float) for item in value)
         if numbers and len(value) > _SHORT:
-            return " ".join(f"{item:g}" if isinstance(item, float) else str(item) for item in value)
+            return " ".join(map(_number, value))
         if value and all(_is_numbers(item) for item in value):
             return [" ".join(str(number) for number in item) for item in value]
         return [_plain(item) for item in value]
     return value
+
+
+def _number(value: float) -> str:
+    """Six digits are enough for a number, but not for the size of a product."""
+    return str(int(value)) if float(value).is_integer() else f"{value:g}"
 
 
 def _is_numbers(value: Any) -> bool:

@@ -95,24 +95,29 @@ class ResidualTable(Spec):
     Attributes
     ----------
     points : dict of str to tuple of float
-        Places [octaves]: the binary logarithm of each size, one number per place.
+        Places, one number per place for each size: its binary logarithm [octaves], or the
+        size itself where there are features, which need it exactly.
+    features : tuple of str
+        What else must agree for places to be near: see
+        `costmodel.timing.kernels.tile_features`.
     values : tuple of float
         Weight of each place.
     scales : tuple of float
-        Correlation length along each size [octaves].
+        Correlation length along each size, then each feature [octaves].
     amplitude : float
         Largest absolute correction of log time.
     """
 
     points: Annotated[dict[str, tuple[float, ...]], BeforeValidator(_numbers_by_name)]
+    features: tuple[str, ...] = ()
     values: Numbers
     scales: Numbers
     amplitude: Ratio = 0.5
 
     @model_validator(mode="after")
     def _shapes(self) -> ResidualTable:
-        if len(self.scales) != len(self.points):
-            raise ValueError("scales: one number per size is needed")
+        if len(self.scales) != len(self.points) + len(self.features):
+            raise ValueError("scales: one number per size and feature is needed")
         if any(len(column) != len(self.values) for column in self.points.values()):
             raise ValueError("points and values must have the same length")
         return self

@@ -46,18 +46,25 @@ def kernel_time_s(fit: KindFit, sizes: Sizes, chip: Chip, *, benchmark: bool = F
     """
     seconds = kernel_model(fit.model, benchmark=benchmark).time_s(fit.values, sizes, chip)
     if fit.residual is not None:
-        seconds = seconds * np.exp(_log_correction(fit.residual, sizes))
+        seconds = seconds * np.exp(_log_correction(fit.residual, sizes, chip))
     return np.asarray(seconds * fit.time_scale, dtype=np.float64)
 
 
-def _log_correction(table: ResidualTable, sizes: Sizes) -> FloatArray:
+def _log_correction(table: ResidualTable, sizes: Sizes, chip: Chip) -> FloatArray:
     names = tuple(table.points)
-    residual = Residual(
-        np.stack([np.asarray(table.points[name]) for name in names], axis=1),
-        np.asarray(table.values), np.asarray(table.scales), table.amplitude,
-    )  # fmt: skip
-    shape = np.broadcast_shapes(*(np.shape(sizes[name]) for name in names))
-    return residual.log_correction(coordinates(sizes, names)).reshape(shape)
+    points = {name: np.asarray(table.points[name]) for name in names}
+    if table.features:
+        # Batches move the features of what is asked, but all places are single products.
+        shape = np.broadcast_shapes(
+            *(np.shape(sizes[name]) for name in {*names, "batch"} & {*sizes})
+        )
+        places = coordinates(points, names, table.features, chip.multiprocessors)
+    else:
+        shape = np.broadcast_shapes(*(np.shape(sizes[name]) for name in names))
+        places = np.stack([points[name] for name in names], axis=1)
+    residual = Residual(places, np.asarray(table.values), np.asarray(table.scales), table.amplitude)
+    asked = coordinates(sizes, names, table.features, chip.multiprocessors)
+    return residual.log_correction(asked).reshape(shape)
 
 
 def distance_outside(fit: KindFit, sizes: Sizes) -> FloatArray:

@@ -96,7 +96,7 @@ def test_residual_learns_a_smooth_error_and_nothing_else() -> None:
     smooth = 0.2 * np.sin(points[:, 0] / 2)
     modelled = synthetic().time_s
     ratio = np.log(samples.time_s / modelled) + smooth
-    residual = fit_residual(points, ratio, max_points=300)
+    residual = fit_residual(points, ratio, scales=(2.0, 2.0, 2.0), max_points=300)
     assert np.abs(residual.log_correction(points) - smooth).mean() < 0.02
     assert len(residual.points) <= 300
     away = points + np.array([0.0, 0.0, 40.0])

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from costmodel.timing.kernels.base import FloatArray, Shapes
+from costmodel.timing.kernels.tile_features import tile_features
 
 __all__ = ["Residual", "coordinates", "matern"]
 
@@ -20,16 +21,38 @@ __all__ = ["Residual", "coordinates", "matern"]
 _BLOCK = 32_768
 
 
-def coordinates(shapes: Shapes, sizes: tuple[str, ...]) -> FloatArray:
-    """Return the binary logarithm of the sizes, one row per point [octaves].
+def coordinates(
+    shapes: Shapes,
+    sizes: tuple[str, ...],
+    features: tuple[str, ...] = (),
+    multiprocessors: int = 1,
+) -> FloatArray:
+    """Return the binary logarithm of the sizes, then features, a row per point [octaves].
+
+    Parameters
+    ----------
+    shapes : mapping of str to ndarray
+        Sizes by name.
+    sizes : tuple of str
+        Those that are coordinates.
+    features : tuple of str
+        Further coordinates: names that `tile_features` knows.
+    multiprocessors : int
+        Of the device; only features need it.
+
+    Returns
+    -------
+    ndarray
+        (points, sizes and features).
 
     Examples
     --------
     >>> coordinates({"m": np.array([8.0]), "n": np.array([1024.0])}, ("m", "n")).tolist()
     [[3.0, 10.0]]
     """
-    columns = np.broadcast_arrays(*(np.asarray(shapes[name], dtype=np.float64) for name in sizes))
-    return np.stack([np.log2(column.ravel()) for column in columns], axis=1)
+    logarithms = [np.log2(np.asarray(shapes[name], dtype=np.float64)) for name in sizes]
+    columns = np.broadcast_arrays(*logarithms, *tile_features(shapes, features, multiprocessors))
+    return np.stack([column.ravel() for column in columns], axis=1)
 
 
 def matern(first: FloatArray, second: FloatArray) -> FloatArray:
@@ -70,7 +93,7 @@ class Residual:
     Attributes
     ----------
     points : ndarray
-        Places :math:`z_j` in shape space, (P, D) [octaves].
+        Places :math:`z_j` in the space of `coordinates`, (P, D) [octaves].
     values : ndarray
         Weights :math:`v_j`, (P,).
     scales : ndarray
