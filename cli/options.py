@@ -165,8 +165,9 @@ _QUESTION = (
 )  # fmt: skip
 
 _COMPRESS = click.option(
-    "--compress", metavar="METHOD[:KEY=VALUE,...]", shell_complete=methods,
-    help="Compression of the visual tokens, for example cluster:k=64.",
+    "--compress", metavar="METHOD[:KEY=VALUE,...]", multiple=True, shell_complete=methods,
+    help="Compression of the visual tokens, for example cluster:k=64; repeat for methods that "
+    "act one after the other.",
 )  # fmt: skip
 
 

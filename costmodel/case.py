@@ -8,7 +8,8 @@ from typing import Any
 
 from costmodel.catalog.hardware import load_gpu
 from costmodel.catalog.models_io import load_model
-from costmodel.compression.method import Context, ImageGroup, Request, parse
+from costmodel.compression.composition import Compression, parse_compression
+from costmodel.compression.method import Context, ImageGroup, Request
 from costmodel.compression.plan import CompressionPlan
 from costmodel.errors import InputError, UnsupportedError
 from costmodel.program import Program, build_program
@@ -43,8 +44,8 @@ class Case:
     time_model : str
     images : tuple of ImageGroup
         Images of one request, equal layouts grouped; empty without images.
-    request : Request, optional
-        Compression; None for none.
+    request : Request or Chain, optional
+        Compression, by one method or several; None for none.
     """
 
     model: ModelSpec
@@ -53,7 +54,7 @@ class Case:
     deployment: Deployment
     time_model: str
     images: tuple[ImageGroup, ...]
-    request: Request | None = None
+    request: Compression | None = None
 
     @property
     def layout(self) -> VisualLayout | None:
@@ -64,7 +65,7 @@ class Case:
     def program(self) -> tuple[Program, CompressionPlan | None]:
         """Build the program, and the plan of the compression if there is one."""
         plan = None
-        if self.request is not None and self.request.method.name != "none":
+        if self.request is not None and self.request.compresses:
             if not self.images:
                 raise UnsupportedError(
                     "compress", self.request.label,
@@ -85,7 +86,7 @@ def prepare(
     visual_tokens: int | None = None,
     output_tokens: int = 0,
     batch: int = 1,
-    compress: str | Request | None = None,
+    compress: str | Compression | Sequence[str | Request] | None = None,
     time_model: str | None = None,
     **deployment: Any,
 ) -> Case:
@@ -119,9 +120,7 @@ def prepare(
     """
     spec = model if isinstance(model, ModelSpec) else load_model(model)
     profile = gpu if isinstance(gpu, HardwareProfile) else load_gpu(gpu)
-    request = parse(compress) if isinstance(compress, str) else compress
-    if request is not None and not isinstance(request, Request):
-        raise InputError("compress", request, "METHOD or METHOD:key=value,...")
+    request = parse_compression(compress)
     sizes = [parse_image(i) if isinstance(i, str) else _image(i) for i in images]
     clips = [parse_video(v) if isinstance(v, str) else _video(v) for v in videos]
     resolved = Deployment.of(**deployment)

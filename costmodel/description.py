@@ -6,8 +6,11 @@ import importlib.metadata
 from typing import Any
 
 from costmodel.case import Case
+from costmodel.compression.composition import Chain, Compression
 from costmodel.compression.plan import CompressionPlan, TokenCount
+from costmodel.evaluation import evaluate_expressions, resolve
 from costmodel.program import Program
+from costmodel.symbols import sym
 from costmodel.timing.model import PassTimes
 
 __all__ = ["inputs", "notes_of", "provenance", "tokens"]
@@ -28,8 +31,14 @@ def tokens(case: Case, plan: CompressionPlan | None, program: Program) -> dict[s
         "vision_sequences": layout.tower_sequences if layout is not None else 0,
         "text": case.workload.text_tokens,
         "output": case.workload.output_tokens,
-        "prefill": case.workload.text_tokens + kept.mean,
+        "prefill": case.workload.text_tokens + _entering(program),
     }
+
+
+def _entering(program: Program) -> float:
+    """Visual tokens that enter the language model, where some may be dropped later."""
+    visual = program.derived[sym("v")]
+    return float(evaluate_expressions([visual], resolve(program, "prefill"))[0])
 
 
 def inputs(case: Case, plan: CompressionPlan | None) -> dict[str, Any]:
@@ -52,7 +61,7 @@ def inputs(case: Case, plan: CompressionPlan | None) -> dict[str, Any]:
         "text_tokens": work.text_tokens,
         "output_tokens": work.output_tokens,
         "compress": case.request.label if case.request is not None else "none",
-        "compress_params": case.request.params.model_dump() if case.request is not None else {},
+        "compress_params": _params(case.request),
         "time_model": case.time_model,
         "runtime": run.runtime,
         "attention": run.attention,
@@ -64,6 +73,16 @@ def inputs(case: Case, plan: CompressionPlan | None) -> dict[str, Any]:
         "head_tokens": run.head_tokens,
         "image_notes": list(case.layout.notes) if case.layout is not None else [],
     }
+
+
+def _params(request: Compression | None) -> Any:
+    """Parameters of the method; of several, a list with their names."""
+    if isinstance(request, Chain):
+        return [
+            {"method": one.method.name, "params": one.params.model_dump()}
+            for one in request.requests
+        ]
+    return request.params.model_dump() if request is not None else {}
 
 
 def provenance(case: Case, times: PassTimes) -> dict[str, Any]:
@@ -78,12 +97,11 @@ def provenance(case: Case, times: PassTimes) -> dict[str, Any]:
     }
 
 
-def notes_of(case: Case, plan: CompressionPlan | None) -> tuple[str, ...]:
+def notes_of(case: Case, plan: CompressionPlan | None, program: Program) -> tuple[str, ...]:
     """Return assumptions and warnings, for people."""
     notes: list[str] = []
     text, run = case.model.text, case.deployment
-    layout = case.layout
-    visual = float(layout.tokens) if layout is not None else 0.0
+    visual = _entering(program)
     if plan is not None and plan.insertion.where != "llm":
         visual = plan.kept.p95
     total = case.workload.text_tokens + round(visual) + case.workload.output_tokens

@@ -17,7 +17,7 @@ from sympy import Expr, Symbol
 
 from costmodel.case import Case
 from costmodel.catalog.hardware import load_host
-from costmodel.compression.method import Context
+from costmodel.compression.method import Context, Request
 from costmodel.compression.method import request as make_request
 from costmodel.compression.plan import CompressionPlan
 from costmodel.errors import InputError, UnsupportedError
@@ -259,7 +259,7 @@ def _axis(name: str, given: Any) -> FloatArray:
 def _by_plan(case: Case, plan: CompressionPlan, counts: FloatArray) -> dict[str, FloatArray]:
     """Return the symbols that differ between plans keeping these counts."""
     request = case.request
-    if request is None:
+    if not isinstance(request, Request):
         raise UnsupportedError(VISUAL, counts[0], "the visual tokens of the case")
     context = Context(case.model, case.images, case.deployment)
     images = sum(group.units for group in case.images)

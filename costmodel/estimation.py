@@ -18,7 +18,8 @@ from costmodel.accounting import (
 )
 from costmodel.case import Case, prepare
 from costmodel.catalog.hardware import load_host
-from costmodel.compression.method import Context, Request, split
+from costmodel.compression.composition import Compression
+from costmodel.compression.method import Context, Request, load_method, split
 from costmodel.compression.method import request as make_request
 from costmodel.description import inputs, notes_of, provenance, tokens
 from costmodel.errors import InputError, SpecError, UnsupportedError
@@ -39,7 +40,7 @@ def estimate(
     gpu: str | HardwareProfile,
     *,
     text_tokens: int,
-    compress: str | Request | None = None,
+    compress: str | Compression | Sequence[str | Request] | None = None,
     **options: Any,
 ) -> Estimate:
     """Estimate FLOPs, bytes, time and memory of one request batch.
@@ -52,8 +53,9 @@ def estimate(
         Known name, path of a YAML profile, or a profile.
     text_tokens : int
         Prompt tokens that are not visual.
-    compress : str, optional
-        ``METHOD[:key=value,...]``.
+    compress : str or sequence of str, optional
+        ``METHOD[:key=value,...]``; several act one after the other, each on the tokens that
+        the one before it leaves.
     **options
         As in `prepare`.
 
@@ -79,7 +81,7 @@ def estimate(
 
 def estimate_case(case: Case) -> Estimate:
     """Estimate a prepared case together with its baseline."""
-    compressed = case.request is not None and case.request.method.name != "none"
+    compressed = case.request is not None and case.request.compresses
     baseline = _single(replace(case, request=None))
     if not compressed:
         return replace(baseline, baseline=baseline)
@@ -109,12 +111,13 @@ def compare(
     Returns
     -------
     list of (str, Estimate or Failure)
-        In the order of `methods`; a failure where a method cannot reach the number.
+        In the order of `methods`; a failure where a method cannot reach the number or its
+        parameters are not valid.
 
     Raises
     ------
     CostModelError
-        If the question is not valid, a method is unknown, or none can reach the number.
+        If the question is not valid, a method is unknown, or none has a result.
     """
     check_count("visual-tokens-kept", visual_tokens_kept, low=1, high=MAX_TOKENS)
     base = prepare(model, gpu, text_tokens=text_tokens, **options)
@@ -126,14 +129,16 @@ def compare(
     context = Context(base.model, base.images, base.deployment)
     rows: list[tuple[str, Estimate | Failure]] = []
     for text in methods:
-        method, given = split(text)
+        # An unknown name is a mistake in the question, not something a method cannot do.
+        load_method(text.partition(":")[0].strip().lower())
         try:
+            method, given = split(text)
             wanted = method.params_for(visual_tokens_kept, context)
             if clash := sorted(wanted.keys() & given.keys()):
                 raise SpecError(f"compress {text!r}: visual-tokens-kept already sets {clash[0]!r}")
             request = make_request(method, {**wanted, **given})
             rows.append((request.label, estimate_case(replace(base, request=request))))
-        except (InputError, UnsupportedError) as error:
+        except (InputError, SpecError) as error:
             rows.append((text, Failure(str(error))))
     if not any(isinstance(outcome, Estimate) for _, outcome in rows):
         reasons = "; ".join(f"{text}: {outcome}" for text, outcome in rows) or "none was given"
@@ -164,7 +169,7 @@ def _single(case: Case) -> Estimate:
         time_s=times_by_stage(rows, prefill_times, decode_rows, decode_times),
         interval_s=interval(prefill_times),
         provenance=provenance(case, prefill_times) | {"stages": stage_provenance(rows)},
-        notes=(*notes_of(case, plan), *prefill_times.notes),
+        notes=(*notes_of(case, plan, program), *prefill_times.notes),
         ops=rows,
         ops_decode=decode_rows,
     )

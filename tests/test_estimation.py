@@ -16,7 +16,6 @@ from costmodel.compression.method import parse
 from costmodel.errors import (
     CostModelError,
     InputError,
-    SpecError,
     UnknownNameError,
     UnsupportedError,
 )
@@ -422,6 +421,24 @@ def test_a_method_that_cannot_says_why_and_the_others_go_on() -> None:
     assert "keeps every token" in found["mbtf"].reason
 
 
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        ("random:k=5", "visual-tokens-kept already sets 'k'"),
+        ("random:retention=0.5", "exactly one of k and retention"),
+        ("random:k", "expected key=value, got 'k'"),
+        ("cluster:impl=gpu", "'eager', 'fused', 'compiled' or 'sklearn'"),
+        ("cluster:iters=5", "unknown key 'iters', did you mean 'iterations'"),
+    ],
+)
+def test_bad_parameters_of_one_method_stop_no_other(method: str, message: str) -> None:
+    found = rows([method, "spatial"])
+    assert isinstance(found["spatial:k=144"], Estimate)
+    failure = found[method]
+    assert isinstance(failure, Failure)
+    assert message in failure.reason
+
+
 def test_further_parameters_are_kept() -> None:
     found = rows(["cluster:iterations=3,impl=fused", "Random", " spatial "])
     assert list(found) == ["cluster:k=144,iterations=3,impl=fused", "random:k=144", "spatial:k=144"]
@@ -441,10 +458,9 @@ def test_options_of_a_comparison() -> None:
     ("methods", "kept", "error", "message"),
     [
         (["rnadom"], 64, UnknownNameError, "Did you mean random"),
-        (["random:k=5"], 64, SpecError, "visual-tokens-kept already sets 'k'"),
-        (["random:retention=0.5"], 64, SpecError, "exactly one of k and retention"),
-        (["random:k"], 64, SpecError, "expected key=value, got 'k'"),
-        (["cluster:impl=gpu"], 64, SpecError, "'eager', 'fused' or 'sklearn'"),
+        (["random", "rnadom"], 64, UnknownNameError, "Did you mean random"),
+        (["random:k=5"], 64, UnsupportedError, "visual-tokens-kept already sets 'k'"),
+        (["random:k=5", "cluster:k=5"], 64, UnsupportedError, "random:k=5: .*cluster:k=5: "),
         (["random"], 0, InputError, "visual-tokens-kept: 0 "),
         (["random"], 1.5, InputError, r"visual-tokens-kept: 1\.5 "),
         (["random", "avgpool"], 577, UnsupportedError, "at least one method that can"),

@@ -168,6 +168,11 @@ class Request:
             return self.method.name
         return self.method.name + ":" + ",".join(f"{key}={value}" for key, value in given.items())
 
+    @property
+    def compresses(self) -> bool:
+        """Whether it is a method at all, not ``none``."""
+        return self.method.name != "none"
+
     def plan(self, context: Context) -> CompressionPlan:
         """Return what the method does to a request."""
         return self.method.plan(self.params, context)
