@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..models.shapes import ModelShape
 
 if TYPE_CHECKING:
     from ..models.base import RunnableModel
 
-__all__ = ["Held", "Parts", "model_bytes"]
+__all__ = ["Held", "Parts", "model_bytes", "parts_of"]
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -38,43 +40,30 @@ class Parts:
 
 
 class Held:
-    """The parts of the model that was asked for last.
+    """What was asked for last.
 
     A model of 13 billion parameters is made once for all its cases, and freed before the next.
     """
 
     def __init__(self) -> None:
-        self._key: tuple[Any, ...] = ()
-        self._parts: Parts | None = None
+        self._key: tuple[Hashable, ...] = ()
+        self._made: Any = None
 
-    def parts(self, shape: ModelShape, code: str, device: str, dtype: str) -> Parts:
-        """Return a model's parts, freeing another model first.
-
-        Parameters
-        ----------
-        shape : ModelShape
-            Sizes.
-        code : {"eager", "compiled"}
-            transformers' code, or the fused code compiled.
-        device, dtype : str
-            Where, and the tidy name of the format.
-        """
-        key = (shape, code, device, dtype)
-        if key != self._key or self._parts is None:
+    def get(self, key: tuple[Hashable, ...], make: Callable[[], Made]) -> Made:
+        """Return what `make` made for `key`, freeing what was made for another key first."""
+        if key != self._key:
             self.drop()
-            self._parts = _parts(shape, code, device, dtype)
-            self._key = key
-        return self._parts
+            self._made, self._key = make(), key
+        found: Made = self._made
+        return found
 
     def drop(self) -> None:
-        """Free the model."""
-        if self._parts is None:
+        """Free it."""
+        if not self._key:
             return
         import torch
 
-        self._parts, self._key = None, ()
-        # Compiled code refers to the weights it was traced with.
-        torch._dynamo.reset()
+        self._made, self._key = None, ()
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -85,7 +74,18 @@ def model_bytes(model: Any) -> int:
     return sum(one.nbytes for one in (*model.parameters(), *model.buffers()))
 
 
-def _parts(shape: ModelShape, code: str, device: str, dtype: str) -> Parts:
+def parts_of(shape: ModelShape, code: str, device: str, dtype: str) -> Parts:
+    """Make a model and its passes.
+
+    Parameters
+    ----------
+    shape : ModelShape
+        Sizes.
+    code : {"eager", "compiled"}
+        transformers' code, or the fused code compiled.
+    device, dtype : str
+        Where, and the tidy name of the format.
+    """
     from ..models.runtimes import build, wrap
 
     model = build(shape, code, device=device, dtype=dtype)  # type: ignore[arg-type]

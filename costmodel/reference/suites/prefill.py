@@ -35,7 +35,7 @@ from ..harness.order import coarse_first
 from ..models.shapes import ModelShape
 from ._compressors import compressor
 from ._config import config_json
-from ._held import Held, Parts, model_bytes
+from ._held import Held, Parts, model_bytes, parts_of
 from ._requests import Request, fitting_models, requests_of
 
 __all__ = ["SUITE"]
@@ -76,7 +76,8 @@ def _case(request: Request, shape: ModelShape, dtype: str, held: Held) -> Case:
 
 
 def _prepare(inputs: Inputs, request: Request, shape: ModelShape, held: Held) -> Runnable:
-    parts = held.parts(shape, request.code, inputs.device, inputs.dtype)
+    which = (shape, request.code, inputs.device, inputs.dtype)
+    parts = held.get(which, lambda: parts_of(*which))
     others = _allocated_bytes(inputs.device) - model_bytes(parts.model)
     run = _stage(parts, inputs, request, shape)
     columns: dict[str, Value] = {}
