@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 import rich_click as click
 
-__all__ = ["gpus", "methods", "models", "time_models", "words"]
+__all__ = ["conventions", "gpus", "methods", "models", "time_models", "words"]
 
 Callback = Callable[[click.Context, click.Parameter, str], list[str]]
 
@@ -41,6 +41,13 @@ def methods(context: click.Context, parameter: click.Parameter, incomplete: str)
     from costmodel.compression.method import list_methods
 
     return _starting(incomplete, list_methods())
+
+
+def conventions(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Complete the name of a counting convention."""
+    from costmodel.conventions import list_conventions
+
+    return _starting(incomplete, list_conventions())
 
 
 def time_models(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import rich_click as click
 
+from .complete import conventions
 from .options import (
     OUTPUT,
     format_option,
@@ -27,10 +28,21 @@ __all__ = ["command"]
 @text_tokens_option()
 @question_options()
 @format_option("table", "json", "csv")
+@click.option(
+    "--convention", metavar="NAME", shell_complete=conventions,
+    help="Show the FLOPs as papers count them beside ours: mac-3mlp, mac-2mlp, flop-3mlp, "
+    "llm-viewer, llm-viewer-legacy, llm-viewer-flash or flop, which is ours.",
+)  # fmt: skip
 @click.option("--explain", is_flag=True, help="Add every operator with its formulas.")
 @OUTPUT
 def command(
-    model: str, gpus: tuple[str, ...], form: str, explain: bool, output: str | None, **options: Any
+    model: str,
+    gpus: tuple[str, ...],
+    form: str,
+    explain: bool,
+    output: str | None,
+    convention: str | None,
+    **options: Any,
 ) -> None:
     """FLOPs, bytes, time and memory of one request batch.
 
@@ -44,7 +56,9 @@ def command(
     from costmodel.estimation import estimate
     from costmodel.report import records
 
-    results = [estimate(model, gpu, **question(options)) for gpu in split(gpus)]
+    results = [
+        estimate(model, gpu, convention=convention, **question(options)) for gpu in split(gpus)
+    ]
     if form == "json":
         found = [records.estimate_record(result, explain=explain) for result in results]
         emit(records.to_json(found if len(found) > 1 else found[0]), output)

@@ -21,6 +21,7 @@ from costmodel.catalog.hardware import load_host
 from costmodel.compression.composition import Compression
 from costmodel.compression.method import Context, Request, load_method, split
 from costmodel.compression.method import request as make_request
+from costmodel.conventions.applying import convention_section
 from costmodel.description import inputs, notes_of, provenance, tokens
 from costmodel.errors import InputError, SpecError, UnsupportedError
 from costmodel.evaluation import evaluate
@@ -41,6 +42,7 @@ def estimate(
     *,
     text_tokens: int,
     compress: str | Compression | Sequence[str | Request] | None = None,
+    convention: str | None = None,
     **options: Any,
 ) -> Estimate:
     """Estimate FLOPs, bytes, time and memory of one request batch.
@@ -56,6 +58,8 @@ def estimate(
     compress : str or sequence of str, optional
         ``METHOD[:key=value,...]``; several act one after the other, each on the tokens that
         the one before it leaves.
+    convention : str, optional
+        Add the numbers under a counting convention, as `Estimate.convention`.
     **options
         As in `prepare`.
 
@@ -76,7 +80,10 @@ def estimate(
     8504035246080
     """
     case = prepare(model, gpu, text_tokens=text_tokens, compress=compress, **options)
-    return estimate_case(case)
+    result = estimate_case(case)
+    if convention is None:
+        return result
+    return replace(result, convention=convention_section(case, result, convention))
 
 
 def estimate_case(case: Case) -> Estimate:

@@ -99,6 +99,9 @@ class Estimate:
         Assumptions and warnings, for people.
     baseline : Estimate, optional
         The same without compression; None for a baseline itself.
+    convention : dict, optional
+        The same under another counting convention, where one was asked for; see
+        `costmodel.conventions.applying.convention_section`.
     """
 
     inputs: dict[str, Any]
@@ -114,6 +117,7 @@ class Estimate:
     ops: tuple[OpRow, ...] = field(repr=False)
     ops_decode: tuple[OpRow, ...] = field(repr=False)
     baseline: Estimate | None = field(default=None, repr=False)
+    convention: dict[str, Any] | None = field(default=None, repr=False)
 
     @property
     def savings(self) -> dict[str, float]:

@@ -58,7 +58,8 @@ def estimate_record(result: Estimate, *, explain: bool = False) -> dict[str, Any
     dict
         Keys ``schema_version``, ``inputs``, ``tokens``, ``params``, ``flops``,
         ``bytes_moved``, ``memory_bytes``, ``time_s``, ``interval_s``, ``baseline``,
-        ``savings``, ``ops`` and ``ops_decode`` (`explain` only), ``provenance``, ``notes``.
+        ``savings``, ``ops`` and ``ops_decode`` (`explain` only), ``convention`` (where one was
+        asked for), ``provenance``, ``notes``.
     """
     record: dict[str, Any] = {"schema_version": SCHEMA_VERSION, **_sections(result)}
     record["baseline"] = _sections(result.baseline or result)
@@ -66,6 +67,8 @@ def estimate_record(result: Estimate, *, explain: bool = False) -> dict[str, Any
     if explain:
         record["ops"] = [_op_record(op) for op in result.ops]
         record["ops_decode"] = [_op_record(op) for op in result.ops_decode]
+    if result.convention is not None:
+        record["convention"] = plain(result.convention)
     record["provenance"] = plain(result.provenance)
     record["notes"] = list(result.notes)
     return record

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from costmodel.report.conventions import convention_tables
 from costmodel.report.stages import StageCost, stage_costs
 from costmodel.report.text import bullets, facts, quantity, ratio, table
 from costmodel.results import Estimate, OpRow
@@ -86,7 +87,7 @@ def estimate_tables(result: Estimate, *, explain: bool = False) -> list[Renderab
 
     parts: list[RenderableType] = [
         Text(headline(result), style="bold"), Text(_verdict(result)), "",
-        _stage_table(result), "", facts(_facts(result)),
+        _stage_table(result), "", facts(_facts(result)), *convention_tables(result.convention),
     ]  # fmt: skip
     if explain:
         parts += op_tables("Operators of prefill", result.ops)

@@ -1,0 +1,1 @@
+"""One module per convention; `costmodel.conventions.load_convention` finds them by name."""
