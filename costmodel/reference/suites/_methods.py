@@ -86,6 +86,7 @@ def _sampling(shape: ModelShape, tokens: int, kept: tuple[int, ...]) -> Iterator
         yield Run("random", "loop", tokens, count, width, graph=False)
         yield Run("spatial", "even", tokens, count, width)
         if _is_window(tokens, count):
+            yield Run("spatial", "grid", tokens, count, width)
             yield Run("avgpool", "pool", tokens, count, width)
             yield Run("avgpool", "mean", tokens, count, width)
     params: dict[str, Value] = {"heads": heads, "key_heads": shape.decoder.kv_heads}
