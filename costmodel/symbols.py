@@ -124,6 +124,36 @@ TABLE: dict[str, SymbolInfo] = {
             ("a", "a", "side of the fused neighbourhood", "1"),
             ("B", "B", "tower layers tapped", "layers"),
             ("h", "h", "hidden width of the fusion module", "1"),
+            ("Lr", "L_r", "decoder layers that run before the tokens are chosen", "layers"),
+            ("ks", "k_s", "of the tokens of one image that remain, those kept by score", "tokens"),
+            ("dt", "d_t", "hidden size of a CLIP text tower", "1"),
+            ("Ht", "H_t", "heads of a CLIP text tower", "heads"),
+            ("Lt", "L_t", "layers of a CLIP text tower", "layers"),
+            ("ft", "f_t", "MLP intermediate size of a CLIP text tower", "1"),
+            ("nt", "n_t", "positions of a CLIP text tower: tokens of one segment", "tokens"),
+            ("st", "s_t", "segments the question is cut into for a CLIP text tower", "1"),
+            ("Wt", "W_t", "vocabulary size of a CLIP text tower", "1"),
+            ("et", "e_t", "width of the space CLIP compares images and text in", "1"),
+            (
+                "vl",
+                "v_l",
+                "visual tokens of a request left from a layer of the language model on, "
+                "without markers",
+                "tokens",
+            ),
+            ("vr", "v_r", "dropped visual tokens of a request that are recycled", "tokens"),
+            ("vc", "v_c", "clusters that recycled tokens become", "tokens"),
+            ("x", "x", "tokens of one tower sequence merged away before a vision layer", "tokens"),
+            ("kt", "k_t", "visual tokens that remain of one tower sequence", "tokens"),
+            ("kc", "k_c", "of these, means of the tokens that were not chosen", "tokens"),
+            ("ko", "k_o", "of these, tokens chosen by attention alone", "tokens"),
+            ("kg", "k_g", "tokens on an even grid of one tower sequence", "tokens"),
+            ("nb", "n_b", "nearest tokens merged into each one that remains", "tokens"),
+            ("jr", "j_r", "rounds in which the most similar pairs lose a token", "rounds"),
+            ("js", "j_s", "tokens that one such round removes", "tokens"),
+            ("sd", r"\sigma", "standard deviation of a data-dependent token count", "tokens"),
+            ("hq", "h_q", "attention heads of a resampler", "heads"),
+            ("nq", "n_q", "learned queries of a resampler", "tokens"),
         ),
         *_rows(
             "Storage",
@@ -167,7 +197,7 @@ def sym(name: str) -> sympy.Symbol:
     return _MADE[name]
 
 
-_MAY_BE_ZERO = frozenset({"p", "v", "V", "I", "Uv", "Ev", "o", "Lw"})
+_MAY_BE_ZERO = frozenset({"p", "v", "V", "I", "Uv", "Ev", "o", "Lw", "x", "kc", "jr", "sd", "vl"})
 
 
 def indexed(name: str, index: int, of: int) -> sympy.Symbol:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 from sympy import Expr, Integer, Symbol
@@ -12,14 +12,18 @@ from sympy import Expr, Integer, Symbol
 from costmodel.compression.method import Context, ImageGroup
 from costmodel.compression.plan import CompressionPlan, Insertion, TokenCount
 from costmodel.errors import InputError, UnsupportedError
+from costmodel.ops import ONE, Op, copy, elementwise
 from costmodel.specs.base import Spec
 from costmodel.symbols import indexed, sym
 
-__all__ = ["KeepParams", "Selection", "select"]
+__all__ = ["BudgetParams", "KeepParams", "SelectedImages", "Selection", "rank_and_gather", "select"]
 
 
-class KeepParams(Spec):
-    """How many tokens of each image remain, and where the method acts.
+_SCORE_BYTES = Integer(4)
+
+
+class BudgetParams(Spec):
+    """How many tokens of each image remain.
 
     Attributes
     ----------
@@ -27,24 +31,33 @@ class KeepParams(Spec):
         Tokens kept per image.
     retention : float, optional
         Share kept instead, in (0, 1]; ``k = round(retention * tokens)``, at least 1.
-    position : {"after_projector", "before_projector"}
-        Before the projector vectors have the tower's width and the projector
-        works on the kept tokens only.
     """
 
     k: Annotated[int, Field(gt=0)] | None = Field(default=None, description="tokens kept per image")
     retention: Annotated[float, Field(gt=0, le=1)] | None = Field(
         default=None, description="share of each image's tokens kept, instead of k"
     )
-    position: Literal["after_projector", "before_projector"] = Field(
-        default="after_projector", description="where the method acts"
-    )
 
     @model_validator(mode="after")
-    def _one_of(self) -> KeepParams:
+    def _one_of(self) -> Self:
         if (self.k is None) == (self.retention is None):
             raise ValueError("give exactly one of k and retention, for example k=64")
         return self
+
+
+class KeepParams(BudgetParams):
+    """How many tokens of each image remain, and where the method acts.
+
+    Attributes
+    ----------
+    position : {"after_projector", "before_projector"}
+        Before the projector vectors have the tower's width and the projector
+        works on the kept tokens only.
+    """
+
+    position: Literal["after_projector", "before_projector"] = Field(
+        default="after_projector", description="where the method acts"
+    )
 
 
 @dataclass(frozen=True)
@@ -116,8 +129,42 @@ class Selection:
         )
 
 
-def select(params: KeepParams, context: Context, method: str) -> Selection:
+def rank_and_gather(
+    image: SelectedImages, width: Expr, *, loops: Expr = ONE, gather: bool = True
+) -> list[Op]:
+    """Operators that keep the tokens with the best scores: top-k, their order, a gather.
+
+    Parameters
+    ----------
+    image : SelectedImages
+        Images of one kind.
+    width : Expr
+        Width of a token.
+    loops : Expr
+        Times that the kernels are started, each for its share of the images.
+    gather : bool
+        Whether the tokens are copied, or only found.
+    """
+    problems = sym("b") * image.units
+    ops = [
+        elementwise(
+            f"{image.label}.rank", "compression", rows=problems * image.tokens, cols=ONE,
+            read=2 * _SCORE_BYTES, write=_SCORE_BYTES, flops_per_element=ONE,
+            launches=2 * loops, primitive="reduction", note="top-k, then in order of position",
+        )
+    ]  # fmt: skip
+    if gather:
+        ops.append(
+            copy(f"{image.label}.gather", "compression", rows=problems * image.kept, cols=width,
+                 launches=loops, gather=True)
+        )  # fmt: skip
+    return ops
+
+
+def select(params: BudgetParams, context: Context, method: str) -> Selection:
     """Work out how many tokens of each image remain.
+
+    Parameters without a position act after the projector.
 
     Raises
     ------
@@ -126,7 +173,7 @@ def select(params: KeepParams, context: Context, method: str) -> Selection:
     UnsupportedError
         If the projector merges tokens, so that nothing can be dropped before it.
     """
-    before = params.position == "before_projector"
+    before = isinstance(params, KeepParams) and params.position == "before_projector"
     if before and context.projector.merge > 1:
         raise UnsupportedError(
             "compress", f"{method}:position=before_projector",
@@ -151,7 +198,7 @@ def select(params: KeepParams, context: Context, method: str) -> Selection:
     return Selection(tuple(images), width, values, kept, kept_count, before)
 
 
-def _kept(params: KeepParams, available: int, group: ImageGroup, method: str) -> int:
+def _kept(params: BudgetParams, available: int, group: ImageGroup, method: str) -> int:
     if params.retention is not None:
         return max(1, round(params.retention * available))
     number = params.k or 0
