@@ -19,8 +19,9 @@ Prompts of up to all visual tokens and 64 others (640 for LLaVA-1.5) keep as man
 fit by random sampling; longer ones have more text.  Other methods are timed beside it where both
 leave the same number.  Runtimes: ``eager`` is transformers' code; ``compiled`` and
 ``cuda-graph`` the fused code, whose passes are compiled for each shape and in the latter
-captured.  Compiling takes up to a minute for each shape, so that these two have at most 9 shapes
-of each model by default, 7 of one request and 2 of several; a CPU has 2, and none in quick mode.
+captured.  Compiling takes up to a minute for each pass and shape, so that these two have at most
+9 shapes of each model by default, 7 of one request and 2 of several; a CPU has 2, and none in
+quick mode.
 """
 
 from __future__ import annotations
