@@ -29,6 +29,11 @@ METHODS = {
     "stf": "stf",
     "mbtf": "mbtf",
     "mbtf+stf": "mbtf+stf",
+    "saliency": "saliency:k=64,variant=layer",
+    "saliency-cluster": "saliency-cluster:k=64",
+    "divprune": "divprune:k=64",
+    "cdpruner": "cdpruner:k=64",
+    "random:k=192 then": "random:k=192 --compress cluster:k=64",
 }
 
 Json = Callable[..., Any]

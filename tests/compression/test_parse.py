@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from costmodel.compression.method import list_methods, load_method, parse, request
-from costmodel.compression.selection import KeepParams
+from costmodel.compression.selection import BudgetParams
 from costmodel.errors import CostModelError, SpecError, UnknownNameError
 
 
@@ -70,7 +70,7 @@ def test_bad_input(text: str, error: type[CostModelError], message: str) -> None
     assert "\n" not in str(caught.value)
 
 
-KEEPING = [name for name in list_methods() if issubclass(load_method(name).Params, KeepParams)]
+KEEPING = [name for name in list_methods() if issubclass(load_method(name).Params, BudgetParams)]
 
 
 @pytest.mark.parametrize("name", KEEPING)
@@ -95,7 +95,7 @@ def test_bad_budgets(name: str, values: str, message: str) -> None:
 
 
 def test_there_are_methods_that_keep_a_budget() -> None:
-    assert set(KEEPING) >= {"cluster", "random", "spatial"}
+    assert set(KEEPING) >= {"cluster", "random", "spatial", "saliency", "divprune"}
 
 
 def test_request_checks_values_of_python_too() -> None:
