@@ -42,6 +42,11 @@ ANY_COUNT = (
     "cluster:retention=0.1",
     "cluster:retention=0.3,impl=fused,order=position",
     "cluster:retention=0.1,impl=sklearn,iterations=3",
+    "saliency:retention=0.2,variant=projected",
+    "saliency:retention=0.2,variant=layer,then=restart",
+    "saliency:retention=0.2,variant=layer",
+    "saliency-cluster:retention=0.2,rule=rest",
+    "divprune:retention=0.1",
 )
 """Methods that take whatever number of tokens there is."""
 METHODS = (
@@ -52,6 +57,9 @@ METHODS = (
     "stf",
     "mbtf",
     "mbtf+stf",
+    "cdpruner:retention=0.1",
+    ("random:retention=0.5", "cluster:retention=0.2"),
+    ("divprune:retention=0.4", "saliency:retention=0.5,variant=layer"),
 )
 
 
@@ -61,7 +69,7 @@ class Question:
 
     model: str
     gpu: str
-    compress: str | None
+    compress: str | tuple[str, ...] | None
     options: tuple[tuple[str, Any], ...]
 
     def asking(self, **changes: Any) -> Question:
@@ -85,7 +93,7 @@ def estimate_of(question: Question) -> Estimate:
 
 
 @lru_cache
-def possible(model: str, compress: str | None, tp: int) -> bool:
+def possible(model: str, compress: str | tuple[str, ...] | None, tp: int) -> bool:
     """Return whether the model takes the method and the devices."""
     try:
         program_of(Question(model, "a100-80gb-sxm", compress, (("tp", tp),)))
@@ -99,7 +107,7 @@ def questions(
     draw: st.DrawFn,
     /,
     models: Sequence[str] = tuple(list_models()),
-    methods: Sequence[str | None] = METHODS,
+    methods: Sequence[str | tuple[str, ...] | None] = METHODS,
     **fixed: Any,
 ) -> Question:
     model, gpu = draw(st.sampled_from(models)), draw(st.sampled_from(list_gpus()))

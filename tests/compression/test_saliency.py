@@ -365,16 +365,16 @@ def test_a_method_before_the_language_model_and_one_inside_it() -> None:
     ).program()[1]  # fmt: skip
     assert both is not None
     assert both.kept.mean == 64
-    found = result(("divprune:k=192", "saliency:k=64,variant=layer,layer=1"))  # type: ignore[arg-type]
+    found = result(("divprune:k=192", "saliency:k=64,variant=layer,layer=1"))
     assert found.tokens["prefill"] == 192 + T
     kv = 2 * HEADS * 128 * 2
     assert found.memory_bytes["kv_cache"] == kv * (2 * (192 + T) + 30 * (64 + T))
     inside = "one method inside the language model: saliency and saliency"
     with pytest.raises(UnsupportedError, match=inside):
-        result(("saliency:k=192,variant=layer", "saliency:k=64,variant=layer"))  # type: ignore[arg-type]
+        result(("saliency:k=192,variant=layer", "saliency:k=64,variant=layer"))
     order = "divprune after the projector, which is before it"
     with pytest.raises(UnsupportedError, match=order):
-        result(("saliency:k=192,variant=layer", "divprune:k=64"))  # type: ignore[arg-type]
+        result(("saliency:k=192,variant=layer", "divprune:k=64"))
 
 
 def test_labels() -> None:
