@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 import rich_click as click
 
-__all__ = ["conventions", "gpus", "methods", "models", "time_models", "words"]
+__all__ = ["conventions", "gpus", "methods", "models", "papers", "time_models", "words"]
 
 Callback = Callable[[click.Context, click.Parameter, str], list[str]]
 
@@ -48,6 +48,13 @@ def conventions(context: click.Context, parameter: click.Parameter, incomplete: 
     from costmodel.conventions import list_conventions
 
     return _starting(incomplete, list_conventions())
+
+
+def papers(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Complete the name of a paper."""
+    from costmodel.reproduction import list_papers
+
+    return _starting(incomplete, (*list_papers(), "all"))
 
 
 def time_models(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:

@@ -18,6 +18,7 @@ COMMANDS = {
     "roofline": "Draw every operator under the device's roofline.",
     "calibrate": "Fit kernel times to your own measurements.",
     "validate": "Compare predicted kernel times with measured ones.",
+    "reproduce": "Compute published cost figures again.",
     "measure": "Time kernels on this machine.",
     "completion": "Print the completion script of a shell.",
 }

@@ -130,8 +130,7 @@ def models() -> str:
 
 def published() -> str:
     """Measured latencies of others beside ours."""
-    data = published_latencies.load(HERE.parent / "data" / "published_latencies.yaml")
-    return published_latencies.page(data)
+    return published_latencies.page(published_latencies.load())
 
 
 PAGES: dict[str, Callable[[], str]] = {

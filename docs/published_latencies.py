@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import Any
 
-import yaml
 from page_parts import table
 
-import costmodel
+from costmodel.reproduction.latencies import (
+    BANDS,
+    RUNTIMES,
+    Entry,
+    Prediction,
+    entries,
+    load,
+    predict,
+)
 
-__all__ = ["Entry", "Prediction", "entries", "load", "page", "predict"]
-
-BANDS = {"any_stack": "any lab and software", "same_stack": "same stack"}
-"""Bands of an estimate, the wider first."""
-
-RUNTIMES = {"eager": "eager", "compiled": "flash", "cuda-graph": "flash"}
-"""Runtime -> attention that goes with it."""
+__all__ = ["BANDS", "RUNTIMES", "entries", "load", "page", "predict"]
 
 _INTRODUCTION = """# Published latencies beside ours
 
@@ -41,127 +39,6 @@ attention it gives up are not counted. (ToMe shortens the vision tower too, so t
 bound does not hold there.) Methods that drop tokens inside the language model stand with their
 equivalent tokens, the mean over its layers.
 """
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A published time and the request it is for.
-
-    Attributes
-    ----------
-    label : str
-        Method, as published.
-    model, gpu : str
-        Names of this project.
-    visual_tokens, text_tokens : int
-        Prompt before compression.
-    measured_ms : float
-        Published time [ms].
-    compress : str
-        What the prediction is for; empty for no compression.
-    alone : bool
-        Whether that only stands in for the method.
-    with_tower : bool
-        Whether the vision tower and the projector are in the time.
-    dtype, weights_dtype : str
-        Formats.
-    """
-
-    label: str
-    model: str
-    gpu: str
-    visual_tokens: int
-    text_tokens: int
-    measured_ms: float
-    compress: str
-    alone: bool
-    with_tower: bool
-    dtype: str
-    weights_dtype: str
-
-    @property
-    def group(self) -> str:
-        """What kind of row it is, for the counts."""
-        if self.alone:
-            return "Tokens alone"
-        return "Method modelled" if self.compress else "No compression"
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """Our time of an entry [ms], and its bands by kind [ms]."""
-
-    time_ms: float
-    bands_ms: Mapping[str, tuple[float, float]]
-
-    def holds(self, band: str, measured_ms: float) -> bool:
-        """Return whether a band contains a time [ms]."""
-        low, high = self.bands_ms[band]
-        return low <= measured_ms <= high
-
-
-def load(path: Path) -> dict[str, Any]:
-    """Return the published figures with what was assumed about them."""
-    data: dict[str, Any] = yaml.safe_load(path.read_text("utf-8"))
-    return data
-
-
-def entries(published: Mapping[str, Any]) -> list[Entry]:
-    """Return the rows of one published table."""
-    return [
-        Entry(
-            label=row["label"],
-            model=row["model"],
-            gpu=published["gpu"],
-            visual_tokens=row["visual_tokens"],
-            text_tokens=published["text_tokens"],
-            measured_ms=row["measured_ms"],
-            compress=row.get("compress", row.get("stand_in", "")),
-            alone="stand_in" in row,
-            with_tower=published["vision_tower"] != "excluded",
-            dtype=published["dtype"],
-            weights_dtype=row.get("weights_dtype", published["dtype"]),
-        )
-        for row in published["rows"]
-    ]
-
-
-def predict(entry: Entry, runtime: str) -> Prediction:
-    """Return our time of an entry under a runtime of `RUNTIMES`."""
-    result = _estimate(
-        entry.model, entry.gpu, entry.visual_tokens, entry.text_tokens, entry.compress,
-        entry.dtype, entry.weights_dtype, runtime,
-    )  # fmt: skip
-    left_out = () if entry.with_tower else ("vision_encoder", "projector")
-    times, interval = result.time_s, result.interval_s
-    bands = {}
-    for band in BANDS:
-        # The bounds of a request are nearly sums over its stages, so that stages can be taken out.
-        low, high = (
-            bound - sum(interval["stages"][stage][band][side] for stage in left_out)
-            for side, bound in enumerate(interval["ttft"][band])
-        )
-        bands[band] = (1e3 * low, 1e3 * high)
-    return Prediction(1e3 * (times["ttft"] - sum(times[stage] for stage in left_out)), bands)
-
-
-@cache
-def _estimate(
-    model: str,
-    gpu: str,
-    visual_tokens: int,
-    text_tokens: int,
-    compress: str,
-    dtype: str,
-    weights_dtype: str,
-    runtime: str,
-) -> costmodel.Estimate:
-    # Methods of one table often share a stand-in.
-    return costmodel.estimate(
-        model, gpu, text_tokens=text_tokens, visual_tokens=visual_tokens,
-        compress=compress or None, dtype=dtype, weights_dtype=weights_dtype, runtime=runtime,
-        attention=RUNTIMES[runtime],
-    )  # fmt: skip
 
 
 def page(data: Mapping[str, Any]) -> str:

@@ -40,8 +40,7 @@ def generator() -> Iterator[ModuleType]:
 
 @pytest.fixture(scope="module")
 def published(generator: ModuleType) -> dict[str, Any]:
-    path = ROOT / "docs" / "data" / "published_latencies.yaml"
-    data: dict[str, Any] = generator.published_latencies.load(path)
+    data: dict[str, Any] = generator.published_latencies.load()
     return data
 
 

@@ -1,0 +1,1 @@
+"""One module per paper; `costmodel.reproduction.load_paper` finds them by name."""

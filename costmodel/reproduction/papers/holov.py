@@ -1,0 +1,9 @@
+"""HoloV (NeurIPS 2025): measured figures only."""
+
+from __future__ import annotations
+
+from costmodel.reproduction.paper import Paper
+
+__all__ = ["PAPER"]
+
+PAPER = Paper(name="holov", title="HoloV (NeurIPS 2025)", url="https://arxiv.org/abs/2510.02912")

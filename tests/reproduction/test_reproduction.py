@@ -1,0 +1,180 @@
+"""Published figures: the project's copy is complete, and rules reproduce what they claim."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from costmodel.errors import UnknownNameError
+from costmodel.reproduction import (
+    Published,
+    Reproduction,
+    list_papers,
+    load_paper,
+    published_costs,
+    reproduce,
+    summary,
+)
+from costmodel.reproduction.judging import TOLERANCE, rounds_to
+from costmodel.reproduction.latencies import entries, load, predict
+from costmodel.reproduction.papers.sparsevlm import merged_stages
+from costmodel.reproduction.shapes import llm_of, staged
+
+
+@pytest.fixture(scope="module")
+def rows() -> tuple[Reproduction, ...]:
+    return reproduce("all")
+
+
+def _of(rows: tuple[Reproduction, ...], paper: str, kind: str = "formula") -> list[Reproduction]:
+    return [row for row in rows if (row.published.paper, row.published.kind) == (paper, kind)]
+
+
+def _missed(rows: list[Reproduction]) -> list[tuple[str, str]]:
+    return [(row.published.metric, row.published.printed) for row in rows if not row.rounds]
+
+
+def test_copy_holds_every_listed_figure(shared_dir: Path) -> None:
+    path = shared_dir / "published" / "cost_published.csv"
+    if not path.exists():
+        pytest.skip("no list of published figures")
+    with path.open(encoding="utf-8", newline="") as file:
+        listed = Counter(
+            (row["method"], row["model"], row["tokens"], row["value"])
+            for row in csv.DictReader(file)
+        )
+    own = Counter(
+        (row.method, row.model, "" if row.tokens is None else str(row.tokens), row.printed)
+        for row in published_costs()
+    )
+
+    def plain(counts: Counter[tuple[str, str, str, str]]) -> Counter[tuple[str, str, str, str]]:
+        found: Counter[tuple[str, str, str, str]] = Counter()
+        for (method, model, tokens, value), times in counts.items():
+            number = value if ":" in value else f"{float(value):g}"
+            found[method, model, f"{float(tokens):g}" if tokens else "", number] += times
+        return found
+
+    assert plain(own) == plain(listed)
+
+
+def test_at_least_85_percent_of_computed_figures(rows: tuple[Reproduction, ...]) -> None:
+    found = summary(rows)
+    assert found.formula == 94
+    assert found.reproduced / found.formula >= 0.85
+    assert found.formula + found.measured + found.other == len(published_costs()) == 215
+
+
+def test_m3_rounds_in_17_of_20_cells(rows: tuple[Reproduction, ...]) -> None:
+    cells = _of(rows, "m3")
+    assert len(cells) == 20
+    assert _missed(cells) == [
+        ("FLOPs", "2.2"), ("prefill time", "19.5"), ("storing activation", "0.7"),
+    ]  # fmt: skip
+    assert {row.published.tokens for row in cells if not row.rounds} == {144}
+    assert all("144 tokens" in row.reason for row in cells if not row.rounds)
+
+
+def test_prumerge_misses_one_cell(rows: tuple[Reproduction, ...]) -> None:
+    cells = _of(rows, "prumerge")
+    assert len(cells) == 16
+    assert _missed(cells) == [("FLOPs", "0.28")]
+    assert "quarter" in next(row.reason for row in cells if not row.rounds)
+
+
+def test_every_other_paper_follows_its_rule(rows: tuple[Reproduction, ...]) -> None:
+    for paper in ("pyramiddrop", "dymu", "stf"):
+        assert all(row.verdict == "reproduced" for row in _of(rows, paper)), paper
+    differing = [row.published for row in rows if row.verdict == "differs"]
+    assert Counter(row.paper for row in differing) == {
+        "fastv": 8, "sparsevlm": 3, "m3": 2, "prumerge": 1,
+    }  # fmt: skip
+    assert {row.method for row in differing if row.paper == "sparsevlm"} == {"FastV"}
+
+
+def test_verdicts_are_what_they_say(rows: tuple[Reproduction, ...]) -> None:
+    for row in rows:
+        theirs = row.published
+        if row.verdict == "reproduced":
+            assert row.ours is not None
+            assert row.rounds or abs(row.ours / theirs.value - 1) <= TOLERANCE
+        elif row.verdict == "differs":
+            assert not row.rounds
+            assert theirs.kind == "formula"
+            # A reason of its own, beyond the size of the difference.
+            assert row.ours is None or "; " in row.reason
+        assert "\n" not in row.reason
+        assert row.reason or row.rounds
+        assert (row.verdict == "measured") == (theirs.kind == "measured")
+        assert (row.verdict == "not a cost quantity") == (theirs.kind == "other")
+
+
+def test_measured_latencies_have_a_prediction_with_its_band(
+    rows: tuple[Reproduction, ...],
+) -> None:
+    """The rows of the page of published latencies, and no others."""
+    timed = [row for row in rows if row.band is not None]
+    assert len(timed) == sum(len(table["rows"]) for table in load()["tables"])
+    for row in timed:
+        assert row.band is not None
+        assert row.ours is not None
+        assert row.band[0] < row.ours < row.band[1]
+        assert row.inside == (row.band[0] <= row.published.value <= row.band[1])
+    whole = [row for row in rows if row.published.metric == "total time"]
+    assert whole
+    assert all(row.ours is None for row in whole)
+
+
+def test_prediction_is_that_of_the_page() -> None:
+    (first, *_) = [row for row in reproduce("visionzip") if row.band is not None]
+    table = next(table for table in load()["tables"] if table["paper"] == "visionzip")
+    ours = predict(entries(table)[0], "eager")
+    assert (first.ours, first.band) == (ours.time_ms, ours.bands_ms["any_stack"])
+
+
+def test_seconds_and_milliseconds_agree() -> None:
+    """FastV, table 4, is in seconds; the same request in ms on the page of latencies."""
+    row = next(row for row in reproduce("fastv") if row.published.printed == "0.344")
+    table = next(t for t in load()["tables"] if t["key"] == "FastV Table 4")
+    assert row.ours == pytest.approx(predict(entries(table)[0], "eager").time_ms / 1e3)
+
+
+@pytest.mark.parametrize(
+    ("printed", "value", "expected"),
+    [("2.2", 2.25, True), ("2.2", 2.26, False), ("19", 18.5, True), ("19", 18.49, False),
+     ("0.07", 0.0651, True), ("1.70", 1.706, False)],
+)  # fmt: skip
+def test_rounding(printed: str, value: float, expected: bool) -> None:
+    row = Published("", "", "", "", None, "", "", "", printed, "formula")
+    assert rounds_to(value, row) is expected
+
+
+@pytest.mark.parametrize(("budget", "mean"), [(192, 206), (128, 145), (64, 82)])
+def test_sparsevlm_tokens_with_the_merged_ones(budget: int, mean: int) -> None:
+    """The averages its repository states for its lists, merges included."""
+    runs = staged(llm_of("7B"), (3, 7, 16), merged_stages(budget))
+    assert sum(run.layers * run.tokens for run in runs) / 32 == pytest.approx(mean, abs=0.6)
+
+
+@pytest.mark.parametrize("name", list_papers())
+def test_papers_are_documented_and_used(name: str) -> None:
+    paper = load_paper(name)
+    own = [row for row in published_costs() if row.paper == name]
+    assert paper.name == name
+    assert paper.title
+    assert own
+    assert all(row.url.startswith("https://") for row in own)
+    assert bool(paper.rule) == any(row.kind == "formula" for row in own)
+    assert len(reproduce(name)) == len(own)
+
+
+def test_every_figure_has_a_paper() -> None:
+    assert {row.paper for row in published_costs()} == set(list_papers())
+
+
+def test_unknown_paper() -> None:
+    with pytest.raises(UnknownNameError, match="Did you mean fastv"):
+        reproduce("fasv")
