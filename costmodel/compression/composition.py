@@ -1,7 +1,8 @@
 """Methods one after the other: the second works on the tokens that the first leaves.
 
-Which pairs make sense follows from where methods act: never back towards the image, at most
-one inside the vision tower, one in place of the projector and one inside the language model.
+Which pairs make sense follows from where methods act: never back towards the image; at most
+one inside the vision tower, one in place of the projector and one inside the language model;
+none that reads the vision tower's layers after one that leaves fewer tokens than these have.
 """
 
 from __future__ import annotations
@@ -18,7 +19,14 @@ from costmodel.symbols import indexed
 __all__ = ["Chain", "Compression", "parse_compression", "remaining"]
 
 _SEPARATOR = " then "
-_ORDER = ("none", "vision_encoder", "after_encoder", "after_projector", "llm")
+_WORDS = {
+    "none": "nowhere",
+    "vision_encoder": "inside the vision tower",
+    "after_encoder": "after the vision tower",
+    "after_projector": "after the projector",
+    "llm": "inside the language model",
+}
+_ORDER = tuple(_WORDS)
 
 
 @dataclass(frozen=True)
@@ -54,12 +62,14 @@ class Chain:
             If one cannot work on what the one before it leaves.
         """
         first, *rest = self.requests
+        whole = context
         label = first.label
         plan = last = first.plan(context)
         for request in rest:
             label = f"{label}{_SEPARATOR}{request.label}"
             # On all tokens first: what makes no sense there needs no look at the numbers.
-            _check_pair(plan, request.plan(context), request.method.name, label)
+            fewer = plan.kept.mean != whole.features + whole.markers
+            _check_pair(plan, request.plan(context), request.method.name, label, fewer)
             before, context = context, remaining(context, last, last.kept.mean)
             last = _plan_of(request, context, plan.method, label)
             kept = _propagated(plan.kept, request, last, before, context)
@@ -219,8 +229,10 @@ def _propagated(
     return TokenCount(plan.kept.mean, at(first.p50).p50, at(first.p95).p95)
 
 
-def _check_pair(first: CompressionPlan, second: CompressionPlan, name: str, label: str) -> None:
-    """Refuse what makes no sense together."""
+def _check_pair(
+    first: CompressionPlan, second: CompressionPlan, name: str, label: str, fewer: bool
+) -> None:
+    """Refuse what makes no sense together; `fewer` if the first leaves fewer tokens."""
 
     def refuse(expected: str) -> None:
         raise UnsupportedError("compress", label, expected)
@@ -230,10 +242,11 @@ def _check_pair(first: CompressionPlan, second: CompressionPlan, name: str, labe
             f"one method inside the language model: {first.method} and {name} both set the tokens "
             "of its layers"
         )
-    if _place(first) > _place(second):
+    end, start = "llm" if _in_llm(first) else first.insertion.where, second.insertion.where
+    if _ORDER.index(end) > _ORDER.index(start):
         refuse(
-            f"methods in the order of the model: {first.method} acts {_words(first)}, {name} "
-            f"{_words(second)}, which is before it"
+            f"methods in the order of the model: {first.method} acts {_WORDS[end]}, {name} "
+            f"{_WORDS[start]}, which is before it"
         )
     if first.replaces_projector and second.replaces_projector:
         refuse(f"one method in place of the projector: {first.method} and {name} both replace it")
@@ -247,10 +260,10 @@ def _check_pair(first: CompressionPlan, second: CompressionPlan, name: str, labe
             f"one method that changes the vision tower: {first.method} and {name} both set its "
             "layers"
         )
-    if first.tower_groups and second.tower_layers is not None:
+    if fewer and (second.tower_groups or second.tower_layers is not None):
         refuse(
-            f"{name} without {first.method}: it joins several vision layers, which then hold "
-            "different numbers of tokens"
+            f"{name} without {first.method}: it reads layers of the vision tower, which know "
+            f"nothing of the tokens that {first.method} leaves"
         )
 
 
@@ -259,17 +272,3 @@ def _in_llm(plan: CompressionPlan) -> bool:
     first = plan.decoder_groups[0]
     uniform = (DecoderGroup(layers=first.layers, visual=first.visual),)
     return plan.insertion.where == "llm" or plan.decoder_groups != uniform
-
-
-def _place(plan: CompressionPlan) -> int:
-    return _ORDER.index("llm" if _in_llm(plan) else plan.insertion.where)
-
-
-def _words(plan: CompressionPlan) -> str:
-    where = "llm" if _in_llm(plan) else plan.insertion.where
-    return {
-        "vision_encoder": "inside the vision tower",
-        "after_encoder": "after the vision tower",
-        "after_projector": "after the projector",
-        "llm": "inside the language model",
-    }.get(where, "nowhere")

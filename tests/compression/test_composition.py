@@ -255,7 +255,13 @@ REFUSED = [
     ("stf", "avgpool:position=before_projector", "stf replaces the projector"),
     ("stf", "avgpool", r"stf then avgpool.*avgpool to be able to work on what stf leaves .*grid"),
     (made("A", **TOWER), made("B", **TOWER), "A and B both set its layers"),
-    (made("A", **TOWER), "mbtf", "mbtf without A: it joins several vision layers"),
+    (made("A", kept=TokenCount.static(100), **TOWER), "mbtf",
+     "mbtf without A: it reads layers of the vision tower"),
+    ("random:k=64", made("B", tower_groups=(TowerGroup(24, attention="eager"),)),
+     "B without random: it reads layers of the vision tower"),
+    # It ends inside the language model, but starts in the tower.
+    ("random:k=64", made("B", **{**LLM, **TOWER}),
+     "random acts after the projector, B inside the vision tower, which is before it"),
 ]  # fmt: skip
 
 
