@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from costmodel.conventions import load_convention
 from costmodel.errors import UnknownNameError
 from costmodel.reproduction import (
     Published,
@@ -178,3 +179,35 @@ def test_every_figure_has_a_paper() -> None:
 def test_unknown_paper() -> None:
     with pytest.raises(UnknownNameError, match="Did you mean fastv"):
         reproduce("fasv")
+
+
+def test_no_prompt_of_qwen_vl_chat_fits_all_its_rows() -> None:
+    """What the reason of its rows claims: any number of visual and other tokens is 1 % off."""
+    text = llm_of("QwenVL-Chat-7B")
+    count = load_convention("mac-2mlp")
+    printed = {
+        float(row.method[-4:-2]) / 100 if "R=" in row.method else 0.0: row.value
+        for row in published_costs()
+        if row.model == "QwenVL-Chat-7B" and row.unit == "G"
+    }
+    assert len(printed) == 4
+    for visual in range(256, 460, 2):
+        for others in range(0, 120, 2):
+            off = 0.0
+            for dropped, value in printed.items():
+                runs = staged(text, (2,), (visual, visual * (1 - dropped)), others)
+                off = max(off, abs(count.flops(text, runs) / 32e9 / value - 1))
+                if off > 0.01:
+                    break
+            assert off > 0.01, (visual, others)
+
+
+@pytest.mark.parametrize(("budget", "printed"), [(192, 2.11), (128, 1.70), (64, 1.29)])
+def test_no_layer_of_fastv_gives_the_cells_of_sparsevlm(budget: int, printed: float) -> None:
+    """What the reason of its rows claims, for every K that leaves tokens to keep."""
+    text = llm_of("LLaVA-1.5-7B")
+    for layer in range(1, budget * 32 // 576 + 1):
+        kept = (budget * 32 - 576 * layer) / (32 - layer)
+        runs = staged(text, (layer,), (576, kept), 118)
+        macs = load_convention("mac-3mlp").flops(text, runs) / 1e12
+        assert macs < 0.99 * printed
