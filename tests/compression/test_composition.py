@@ -12,7 +12,16 @@ from sympy import Integer
 
 from costmodel.case import Case, prepare
 from costmodel.compression.composition import Chain, parse_compression, remaining
-from costmodel.compression.method import Context, Method, NoParams, Request, parse
+from costmodel.compression.method import (
+    Context,
+    Method,
+    NoParams,
+    Request,
+    list_methods,
+    load_method,
+    parse,
+)
+from costmodel.compression.method import request as make_request
 from costmodel.compression.plan import (
     CompressionPlan,
     DecoderGroup,
@@ -287,6 +296,39 @@ def test_inside_the_tower_then_inside_the_language_model() -> None:
     assert plan.kept.mean == 96
     assert [group.layers for group in program.cache] == [2, 30]
     assert {op.name for op in plan.ops} == {"random.draw", "random.gather"}
+
+
+def _inside() -> list[str]:
+    """Every method that drops tokens inside the language model, for 192 visual tokens."""
+    few, found = context(visual_tokens=192), []
+    for name in list_methods():
+        method = load_method(name)
+        try:
+            values = method.params_for(96, few)
+            plan = make_request(method, values).plan(few)
+        except CostModelError:
+            continue
+        if plan.insertion.where == "llm":
+            found.append(make_request(method, values).label)
+    return [*found, "saliency:k=96,variant=layer"]
+
+
+@pytest.mark.parametrize("inside", _inside())
+def test_the_language_model_is_that_of_a_prompt_with_fewer_tokens(inside: str) -> None:
+    asked: dict[str, Any] = {"text_tokens": 64, "time_model": "ideal", "output_tokens": 20}
+    chain = estimate("llava-1.5-7b", "a100", compress=["random:k=192", inside], **asked)
+    alone = estimate("llava-1.5-7b", "a100", visual_tokens=192, compress=inside, **asked)
+    for numbers in ("flops", "bytes_moved", "time_s"):
+        for stage in ("llm_prefill", "lm_head"):
+            assert getattr(chain, numbers)[stage] == getattr(alone, numbers)[stage]
+    assert chain.time_s["tpot"] == alone.time_s["tpot"]
+    assert chain.memory_bytes["kv_cache"] == alone.memory_bytes["kv_cache"]
+    assert chain.flops["compression"] == alone.flops["compression"]
+    assert chain.tokens["visual_kept"] == alone.tokens["visual_kept"]
+    launches = [
+        sum(op.launches for op in one.ops if op.stage == "compression") for one in (chain, alone)
+    ]
+    assert launches[0] == launches[1] + 3
 
 
 def test_a_distribution_passes_through() -> None:
