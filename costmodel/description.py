@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.metadata
 from typing import Any
 
+from sympy import sympify
+
 from costmodel.case import Case
 from costmodel.compression.composition import Chain, Compression
 from costmodel.compression.plan import CompressionPlan, TokenCount
@@ -17,7 +19,14 @@ __all__ = ["inputs", "notes_of", "provenance", "tokens"]
 
 
 def tokens(case: Case, plan: CompressionPlan | None, program: Program) -> dict[str, Any]:
-    """Return visual tokens in and kept, text, output and prompt, per request."""
+    r"""Return visual tokens in and kept, text, output and prompt, per request.
+
+    ``prefill`` is the prompt that enters the first layer of the language model;
+    ``visual_equivalent`` the mean over its layers of the visual tokens each computes,
+    the usual measure of methods that drop them on the way:
+
+    .. math:: \bar{n} = \frac{1}{L} \sum_i l_i n_i
+    """
     layout = case.layout
     tokens = layout.tokens if layout is not None else 0
     kept = plan.kept if plan is not None else TokenCount.static(tokens)
@@ -32,6 +41,7 @@ def tokens(case: Case, plan: CompressionPlan | None, program: Program) -> dict[s
         "text": case.workload.text_tokens,
         "output": case.workload.output_tokens,
         "prefill": case.workload.text_tokens + _entering(program),
+        "visual_equivalent": _equivalent(plan, program) if plan is not None else float(tokens),
     }
 
 
@@ -39,6 +49,17 @@ def _entering(program: Program) -> float:
     """Visual tokens that enter the language model, where some may be dropped later."""
     visual = program.derived[sym("v")]
     return float(evaluate_expressions([visual], resolve(program, "prefill"))[0])
+
+
+def _equivalent(plan: CompressionPlan, program: Program) -> float:
+    """Mean over the layers of the visual tokens in their queries and outputs."""
+    groups = plan.decoder_groups
+    counts = evaluate_expressions(
+        [sympify(group.visual) for group in groups], resolve(program, "prefill")
+    )
+    layers = sum(group.layers for group in groups)
+    pairs = zip(groups, counts, strict=True)
+    return float(sum(group.layers * count for group, count in pairs) / layers)
 
 
 def inputs(case: Case, plan: CompressionPlan | None) -> dict[str, Any]:

@@ -84,17 +84,22 @@ def language_piece(
         for index, group in enumerate(groups)
     )
     tokens = [_layer_tokens(piece, group, index, len(groups)) for index, group in enumerate(groups)]
-    piece.prefill[sym("v")] = indexed("V", 0, len(groups))
+    first = groups[0]
+    piece.prefill[sym("v")] = (
+        indexed("V", 0, len(groups)) if first.visual_kv is None else sympify(first.visual_kv)
+    )
     piece.decode[sym("v")] = ZERO
 
-    piece.ops += embedding(tokens[0].hidden, sym("v") if has_vision else None, style)
+    # Tokens that layers leave alone are in the hidden state too: those with keys.
+    piece.ops += embedding(tokens[0].computed_kv, sym("v") if has_vision else None, style)
     for group, layer_tokens in zip(groups, tokens, strict=True):
         group_style = Style(style.fused, group.attention or style.attention, style.tp)
-        piece.ops += decoder_layers(text, layer_tokens, group_style)
-    piece.ops.append(final_norm(text, tokens[-1].hidden, style))
+        ops = decoder_layers(text, layer_tokens, group_style)
+        piece.ops += ops if group.held is None else [op.holding(group.held) for op in ops]
+    piece.ops.append(final_norm(text, tokens[-1].computed_kv, style))
     piece.ops += lm_head(style)
     piece.weights += decoder_weights(text, style)
-    piece.prefill[sym("e")] = ONE if deployment.head_tokens == "last" else tokens[-1].hidden
+    piece.prefill[sym("e")] = ONE if deployment.head_tokens == "last" else tokens[-1].computed_kv
     piece.decode[sym("e")] = ONE
     return piece, cache
 
@@ -138,7 +143,8 @@ def _relate_group(
     prompt, produced = sym("T"), sym("o")
     piece.values[layers] = group.layers
     piece.relate(visual, sympify(group.visual))
-    cached = visual if group.visual_cached is None else sympify(group.visual_cached)
+    # The symbol where the count is that of the hidden state, so that it can be overridden.
+    cached = visual if group.cached is group.visual else sympify(group.cached)
     piece.prefill |= {hidden: prompt + visual, past: ZERO}
     # Output tokens 2, 3 ... o run on a cache that grows from T + V; p is its mean.
     piece.decode |= {

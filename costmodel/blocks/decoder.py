@@ -146,7 +146,8 @@ def decoder_layers(spec: TextSpec, tokens: LayerTokens, style: Style) -> tuple[O
         )  # fmt: skip
     rotary_rows, rotary_cols = b * tokens.keys, width_q + width_kv
     if tokens.attending != tokens.keys:
-        rotary_rows, rotary_cols = b, tokens.attending * width_q + tokens.keys * width_kv
+        # One row per key, so that time models see as many rows as there are.
+        rotary_cols = width_kv + width_q * tokens.attending / tokens.keys
     ops += [
         rotary(
             name("rotary"), "llm", rows=rotary_rows, cols=rotary_cols, fused=style.fused,

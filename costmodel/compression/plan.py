@@ -75,12 +75,16 @@ class TowerGroup:
         None for all tokens.
     attention : {"flash", "sdpa", "eager"}, optional
         Forced implementation, for example where attention weights are read.
+    held : Expr, optional
+        Bytes live beside those of the layers themselves, for example attention
+        maps kept of the layers before [B].
     """
 
     layers: int
     attention_tokens: tuple[Expr, ...] | None = None
     mlp_tokens: tuple[Expr, ...] | None = None
     attention: AttentionImpl | None = None
+    held: Expr | None = None
 
 
 @dataclass(frozen=True)
@@ -101,9 +105,13 @@ class DecoderGroup:
         Visual tokens that attention works on as queries and keys, if not `visual`
         and `visual_kv`: features expanded again before the attention.
     visual_cached : Expr or int, optional
-        Visual tokens that stay in the KV cache, if not `visual`.
+        Visual tokens that stay in the KV cache, if not those whose keys the attention reads
+        (`visual_attended`, `visual_kv` or `visual`, the first that is given).
     attention : {"flash", "sdpa", "eager"}, optional
         Forced implementation.
+    held : Expr, optional
+        Bytes live beside those of the layers themselves, for example the attention map of
+        an earlier layer, or hidden states that rest [B].
     """
 
     layers: int
@@ -113,6 +121,24 @@ class DecoderGroup:
     visual_attended: Expr | int | None = None
     visual_cached: Expr | int | None = None
     attention: AttentionImpl | None = None
+    held: Expr | None = None
+
+    @property
+    def entering(self) -> Expr | int:
+        """Visual tokens in the hidden state that enters the first of the layers."""
+        return self.visual if self.visual_kv is None else self.visual_kv
+
+    @property
+    def cached(self) -> Expr | int:
+        """Visual tokens that stay in the KV cache.
+
+        Examples
+        --------
+        >>> DecoderGroup(19, 0, visual_kv=576).cached
+        576
+        """
+        given = (self.visual_cached, self.visual_attended, self.visual_kv)
+        return next((tokens for tokens in given if tokens is not None), self.visual)
 
 
 @dataclass(frozen=True)
