@@ -36,8 +36,8 @@ A table to learn from, not a target: sources rarely say which software ran or wh
 not modelled yet: the time is for the same number of visual tokens in the language model, chosen at
 random after a full vision tower. It is a lower bound, as the method's own cost and the flash
 attention it gives up are not counted. (ToMe shortens the vision tower too, so that for it the
-bound does not hold there.) Methods that drop tokens inside the language model stand with their
-equivalent tokens, the mean over its layers.
+bound does not hold there.) Methods that drop tokens inside the language model are set so that
+their equivalent tokens, the mean over its layers, are the stated number where they can be.
 """
 
 

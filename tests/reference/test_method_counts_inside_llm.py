@@ -24,7 +24,7 @@ TINY = load_shape("llava-tiny")
 
 LLAVA: list[tuple[str, Any]] = [
     *(
-        (f"fastv:layer={layer},k={kept},variant={variant}", FastV(layer, kept, variant))  # type: ignore[arg-type]
+        (f"fastv:layer={layer},k={kept},variant={variant}", FastV(layer, kept, variant))
         for layer, kept in ((2, 144), (3, 288), (1, 1))
         for variant in ("paper", "released", "last-row")
     ),
@@ -52,7 +52,7 @@ def test_flops_of_released_pyramiddrop() -> None:
     hidden = torch.randn(1, 20 + 64, d.width)
     counts, plain = (32, 16, 8), (64, 64, 64)
     run = partial(_prefill, model, hidden, 64)
-    ranking = [PyramidDrop((1, 2, 3), plain, variant) for variant in ("released", "lean")]  # type: ignore[arg-type]
+    ranking = [PyramidDrop((1, 2, 3), plain, variant) for variant in ("released", "lean")]
     released, lean = (count_flops(partial(run, method)) for method in ranking)
     # Queries and values of all tokens beside the keys; lean projects one query.
     assert released - lean == 3 * (2 * 84 * 2 * d.width**2 - 2 * d.width**2)
