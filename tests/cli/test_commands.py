@@ -14,6 +14,7 @@ import sympy
 
 from costmodel import list_gpus, list_methods, list_models
 
+Run = Callable[..., Any]
 Json = Callable[..., Any]
 Text = Callable[..., str]
 
@@ -108,6 +109,32 @@ def test_compare_agrees_with_estimate(as_json: Json) -> None:
     assert rows[1]["compression_launches"] == sum(op["launches"] for op in own)
     assert rows[1]["compression_host_syncs"] == sum(op["host_syncs"] for op in own) > 0
     assert rows[0]["ttft_s"] == alone["baseline"]["time_s"]["ttft"]
+
+
+def test_compare_goes_on_where_one_method_is_misspelt(as_json: Json, run: Run) -> None:
+    options = "--methods random:k=5,cluster:iters=3,spatial --visual-tokens-kept 64"
+    rows = as_json(f"{COMPARE} {options} --format json")["methods"]
+    assert [row["method"] for row in rows] == [
+        "none", "random:k=5", "cluster:iters=3", "spatial:k=64",
+    ]  # fmt: skip
+    assert "already sets 'k'" in rows[1]["reason"]
+    assert "did you mean 'iterations'" in rows[2]["reason"]
+    assert rows[3]["reason"] is None
+    # None is left, or one does not exist.
+    assert run(f"{COMPARE} --methods random:k=5,cluster:iters=3 --visual-tokens-kept 64").exit_code
+    assert run(f"{COMPARE} --methods spatial,spatail --visual-tokens-kept 64").exit_code == 2
+
+
+def test_methods_one_after_the_other(as_json: Json, ok: Text) -> None:
+    options = "--text-tokens 64 --compress random:k=192 --compress cluster:k=64"
+    found = as_json(f"estimate llava-1.5-7b --gpu a40 --format json {options}")
+    assert found["inputs"]["compress"] == "random:k=192 then cluster:k=64"
+    assert [item["method"] for item in found["inputs"]["compress_params"]] == ["random", "cluster"]
+    assert found["tokens"]["visual_kept"] == 64
+    text = ok(f"formulas llava-1.5-7b {options} --stage compression")
+    assert "random:k=192 then cluster:k=64" in text
+    # The second starts from the k tokens that the first keeps, and keeps k_1.
+    assert "2*c_1*k*k_1" in text
 
 
 def test_compare_lists_the_baseline_once_and_several_gpus(as_json: Json) -> None:
