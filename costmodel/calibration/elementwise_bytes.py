@@ -21,8 +21,9 @@ softmax, layernorm, gelu    of that name  one read, one write (LLMCompass [5]_)
 rmsnorm, rotary, gather,    of that name  one read, one write
 copy
 silu_mul                    activation    two reads, one write
-argmin, topk, sum           reduction     one read
-scatter_add                 reduction     one read, one write
+argmin, sum                 reduction     one read
+topk                        topk          one read
+scatter_add                 scatter       one read, one write
 ==========================  ============  ==========================================
 
 A rotary block has 512 threads of two elements: it goes over the queries and
@@ -101,9 +102,9 @@ OPERATORS: Mapping[str, Moved] = {
     "gather": Moved("gather", 1, 1),
     "copy": Moved("copy", 1, 1),
     "argmin": Moved("reduction", 1, 0),
-    "topk": Moved("reduction", 1, 0),
+    "topk": Moved("topk", 1, 0),
     "sum": Moved("reduction", 1, 0),
-    "scatter_add": Moved("reduction", 1, 1),
+    "scatter_add": Moved("scatter", 1, 1),
 }
 """Traffic by operator name; `elementwise_sizes` treats gated and phi-2 rows apart."""
 

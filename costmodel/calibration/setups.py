@@ -184,6 +184,8 @@ SETUPS: dict[str, Setup] = {
             "softmax",
             "copy",
             "reduction",
+            "topk",
+            "scatter",
         )
     },
     "attention_prefill": _attention("attention_prefill", "flash_causal", "kv_len"),

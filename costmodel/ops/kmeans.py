@@ -9,7 +9,7 @@ from sympy import Expr, Integer, Min, Rational
 
 from costmodel.ops.elementwise import elementwise
 from costmodel.ops.gemm import matmul
-from costmodel.ops.op import ONE, ZERO, Op, Traffic
+from costmodel.ops.op import ONE, ZERO, Op, Primitive, Traffic
 from costmodel.symbols import sym
 
 __all__ = ["KMeansImpl", "KMeansProblem", "kmeans"]
@@ -19,6 +19,15 @@ KMeansImpl = Literal["eager", "fused", "compiled", "sklearn"]
 images and restarts at once, without host syncs; ``compiled``: that with each step compiled into
 one kernel beside its product; ``sklearn``: on the CPU."""
 
+# Steps that are no chains of elementwise kernels.
+_PRIMITIVES: dict[str, Primitive] = {
+    "norms": "reduction",
+    "widen": "copy",
+    "centre_norms": "reduction",
+    "assign_argmin": "reduction",
+    "update_sum": "scatter",
+    "stack": "copy",
+}
 _WIDE_BYTES = Integer(4)
 _INDEX_BYTES = Integer(8)
 
@@ -120,7 +129,7 @@ def kmeans(problem: KMeansProblem, impl: KMeansImpl, check: bool, casts: bool = 
             f"{problem.label}.{item.part}", "compression", rows=batch * item.rows, cols=item.cols,
             read=read, write=write, flops_per_element=Integer(item.flops),
             launches=item.kernels if plain else ONE, repeat=item.repeat * loops, held=held,
-            primitive="reduction",
+            primitive=_PRIMITIVES.get(item.part, "other"),
         )  # fmt: skip
 
     seeds, rounds = restarts * (problem.centres - 1), restarts * problem.iterations

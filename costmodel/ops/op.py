@@ -50,6 +50,8 @@ Primitive = Literal[
     "gather",
     "softmax",
     "reduction",
+    "topk",
+    "scatter",
     "cache_write",
     "other",
 ]

@@ -228,6 +228,9 @@ class KindFit(Spec):
     seen: SeenShapes | None = None
 
 
+_LIKE = {"topk": "reduction", "scatter": "reduction"}
+"""Kinds that few have measured, and the one whose rate they have else."""
+
 NotNegative = Annotated[float, Field(ge=0)]
 
 
@@ -309,6 +312,15 @@ class Calibration(Spec):
     def find(self, kind: str) -> KindFit | None:
         """Return the fit of a kind, or None."""
         return next((fit for fit in self.kinds if fit.kind == kind), None)
+
+    def find_or_like(self, kind: str) -> KindFit | None:
+        """Return the fit of a kind, or that of the kind it is most like, as transferred."""
+        found = self.find(kind)
+        like = _LIKE.get(kind)
+        if found is not None or like is None:
+            return found
+        other = self.find(like)
+        return other and other.model_copy(update={"origin": "transferred", "seen": None})
 
     def find_host(self, runtime: str) -> HostFit | None:
         """Return the measured host costs of a runtime, or None."""

@@ -39,7 +39,7 @@ class RandomSampling(Method):
                 elementwise(
                     f"{image.label}.draw", "compression", rows=problems * image.tokens,
                     cols=Integer(1), read=_SCORE_BYTES, write=_SCORE_BYTES,
-                    flops_per_element=Integer(1), launches=Integer(2), primitive="reduction",
+                    flops_per_element=Integer(1), launches=Integer(2), primitive="topk",
                     note="random numbers and top-k",
                 ),
                 copy(f"{image.label}.gather", "compression", rows=problems * image.kept,

@@ -219,7 +219,7 @@ def _time(
         if measured is not None and _CACHE_WRITE in measured.values:
             return _included(evaluation, measured, device)
     wanted = kind_of(evaluation, index, deployment)
-    fit = calibration.find(wanted.kind) if wanted is not None else None
+    fit = calibration.find_or_like(wanted.kind) if wanted is not None else None
     if wanted is None or fit is None:
         return _from_datasheet(evaluation, index, device)
     chip = _chip(op, device)
