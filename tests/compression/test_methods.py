@@ -167,9 +167,11 @@ def test_a_drawn_method_gives_a_sound_plan(name: str, data: st.DataObject, model
     plan = parse(data.draw(STRATEGIES[name])).plan(context(model))
     program = build_program(case.model, case.layout, case.workload, case.deployment, plan)
     assert plan.kept.is_static is load_method(name).static
-    assert 1 <= plan.kept.mean <= 576
-    if plan.insertion.where != "llm":
-        assert tokens(program) == plan.kept.mean
+    assert 0 <= plan.kept.mean <= 576
+    if plan.insertion.where == "llm":
+        assert plan.kept.mean <= tokens(program)
+    else:
+        assert tokens(program) == plan.kept.mean >= 1
     assert sum(group.layers for group in plan.decoder_groups) == case.model.text.layers
     assert {op.stage for op in plan.ops} <= {"compression"}
     assert {item.stage for item in plan.weights} <= {"compression"}
