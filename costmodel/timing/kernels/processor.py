@@ -18,10 +18,6 @@ _OVERLAP = 3.0
 _ELEMENT_BYTES = 2.0
 """Of a chip for elements: see `Chip.for_elements`."""
 
-_UNUSED = {"attention_encoder": ("sk",), "attention_decode": ("sk", "qh")}
-"""Parameters that other kinds have: nothing is left out of a full matrix of scores, and one
-query per sequence has no length."""
-
 _FIXED_COST = Parameter("t0", 0.2e-6, 200e-6, 5e-6, "s", "cost of a call")
 
 
@@ -96,48 +92,75 @@ class ProcessorGemm:
 
 
 class ProcessorAttention:
-    r"""Attention as two products and an exponential for every visible score.
+    r"""PyTorch's attention by blocks of queries: two products and an exponential per score.
 
-    .. math:: t = t_0 + \left\|\frac{b H s_v (4 D + c_x)}{e P}\left(1 + \frac{q_h}{q}\right),\;
+    .. math:: t = t_0 + \left\|\frac{b H s (4 D + c_x)}{e P}\left(1 + \frac{q_h}{q_B}\right),\;
               \frac{Q}{e_B B}\right\|_3
 
-    with :math:`s_v = q\,l - w\,q(q-1)/2` scores per head, of which a causal kernel skips the
-    share w of those above the diagonal; for encoders and decode w is 0.
+    A block has :math:`q_B` = 32 queries, 64 from 192 queries on and 256 from 768 on [1]_, and
+    a causal kernel computes the keys up to the end of each block: with l keys of q queries,
+
+    .. math:: s = q\,(l - q) + \tfrac12\, q\,(q + q_B)
+
+    scores per head, else :math:`s = q\,l`.
+
+    References
+    ----------
+    .. [1] PyTorch, aten/src/ATen/native/cpu/FlashAttentionKernel.cpp,
+       ``flash_attention_kernel_impl`` and ``cpu_flash_attention``.
     """
 
     sizes: tuple[str, ...] = ("batch", "q_len", "kv_len", "heads", "kv_heads", "head_dim")
     parameters: tuple[Parameter, ...] = (
         _FIXED_COST,
-        Parameter("e", 0.02, 1.1, 0.4, "1", "share of the peak reached"),
+        Parameter("e", 0.02, 1.1, 0.6, "1", "share of the peak reached"),
         Parameter("eb", 0.1, 20.0, 1.0, "1", "bandwidth of keys and values over that of a copy"),
         Parameter("cx", 1.0, 2000.0, 60.0, "FLOP", "what a score costs beside its products"),
-        Parameter("qh", 0.01, 500.0, 8.0, "1", "queries at which half the rate is reached"),
-        Parameter("sk", 0.0, 1.0, 0.5, "1", "share of the scores above the diagonal left out"),
+        Parameter("qh", 0.01, 500.0, 8.0, "1", "queries in a block for half the rate"),
     )
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self.name = f"processor_{kind}"
         if kind == "attention_decode":
+            # One query per sequence has no length.
             self.sizes = tuple(size for size in self.sizes if size != "q_len")
-        unused = _UNUSED.get(kind, ())
-        self.parameters = tuple(p for p in self.parameters if p.name not in unused)
+            self.parameters = tuple(p for p in self.parameters if p.name != "qh")
 
     def time_s(self, values: Mapping[str, float], shapes: Shapes, chip: Chip) -> FloatArray:
-        """Return seconds of one layer's attention; queries of decode are one each."""
+        """Return seconds of one layer's attention; queries of decode are one each.
+
+        Examples
+        --------
+        >>> chip = Chip(100e9, 20e9, 32e6, 1, 20e9)
+        >>> model = ProcessorAttention("attention_prefill")
+        >>> values = {p.name: p.start for p in model.parameters}
+        >>> one = np.array(1.0)
+        >>> shapes = {"batch": one, "q_len": 64 * one, "kv_len": 64 * one, "heads": 8 * one,
+        ...           "kv_heads": 8 * one, "head_dim": 64 * one}
+        >>> round(float(model.time_s(values, shapes, chip)) * 1e6)
+        167
+        """
         batch, kv_len, heads, kv_heads, head_dim = _columns(
             shapes, ("batch", "kv_len", "heads", "kv_heads", "head_dim")
         )
         queries = np.asarray(shapes.get("q_len", 1.0), dtype=np.float64)
-        scores = queries * kv_len - values.get("sk", 0.0) * queries * (queries - 1) / 2
+        block = np.minimum(queries, _query_block(queries))
+        scores = queries * kv_len
+        if self.kind == "attention_prefill":
+            scores = scores - queries * np.maximum(queries - block, 0.0) / 2
         work = batch * heads * scores * (4 * head_dim + values["cx"])
-        compute = (
-            work * (1 + values.get("qh", 0.0) / queries) / (values["e"] * chip.peak_flops_per_s)
-        )
+        slowed = 1 + values.get("qh", 0.0) / block
+        compute = work * slowed / (values["e"] * chip.peak_flops_per_s)
         moved = 2 * _ELEMENT_BYTES * batch * head_dim * (heads * queries + kv_heads * kv_len)
         memory = moved / (values["eb"] * chip.bandwidth_bytes_per_s)
         result: FloatArray = values["t0"] + _joined(compute, memory)
         return result
+
+
+def _query_block(queries: FloatArray) -> FloatArray:
+    result: FloatArray = np.where(queries >= 768, 256.0, np.where(queries >= 192, 64.0, 32.0))
+    return result
 
 
 class ProcessorLoop:
