@@ -18,9 +18,11 @@ from costmodel.program import Program
 from costmodel.symbols import TABLE, SymbolInfo, indexed, info, sym
 
 RUNTIMES = ("eager", "cuda-graph")
-ONE_METHOD = {"cluster": "cluster:k=16", "random": "random:k=16", "spatial": "spatial:k=16"}
+NEED_A_BUDGET = (
+    "cdpruner", "cluster", "divprune", "holov", "random", "saliency", "saliency-cluster", "spatial",
+)  # fmt: skip
 VARIANTS = (
-    *(ONE_METHOD.get(name, name) for name in list_methods()),
+    *(f"{name}:k=16" if name in NEED_A_BUDGET else name for name in list_methods()),
     "cluster:k=16,impl=sklearn,order=position",
     "random:k=16,position=before_projector",
     "avgpool:position=before_projector",
@@ -137,7 +139,7 @@ def test_indexed_keeps_the_plain_name_of_a_single_group() -> None:
     assert info(sym("s_2")) is TABLE["s"]
 
 
-@pytest.mark.parametrize("name", ["nothing", "s_x", "x_1", ""])
+@pytest.mark.parametrize("name", ["nothing", "s_x", "xx_1", ""])
 def test_a_name_outside_the_table_is_no_symbol(name: str) -> None:
     with pytest.raises(KeyError, match="not in the table"):
         sym(name)

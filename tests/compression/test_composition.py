@@ -308,7 +308,8 @@ def _inside() -> list[str]:
             plan = make_request(method, values).plan(few)
         except CostModelError:
             continue
-        if plan.insertion.where == "llm":
+        # A method that reads the vision tower as well follows none that drops tokens behind it.
+        if plan.insertion.where == "llm" and not plan.tower_groups:
             found.append(make_request(method, values).label)
     return [*found, "saliency:k=96,variant=layer"]
 
