@@ -126,6 +126,8 @@ TABLE: dict[str, SymbolInfo] = {
             ("h", "h", "hidden width of the fusion module", "1"),
             ("Lr", "L_r", "decoder layers that run before the tokens are chosen", "layers"),
             ("ks", "k_s", "of the tokens of one image that remain, those kept by score", "tokens"),
+            ("uc", "u_c", "crops of one image that get a share of the tokens each", "crops"),
+            ("xc", "x_c", "of these, crops that get one more token after rounding down", "crops"),
             ("dt", "d_t", "hidden size of a CLIP text tower", "1"),
             ("Ht", "H_t", "heads of a CLIP text tower", "heads"),
             ("Lt", "L_t", "layers of a CLIP text tower", "layers"),
@@ -197,7 +199,9 @@ def sym(name: str) -> sympy.Symbol:
     return _MADE[name]
 
 
-_MAY_BE_ZERO = frozenset({"p", "v", "V", "I", "Uv", "Ev", "o", "Lw", "x", "kc", "jr", "sd", "vl"})
+_MAY_BE_ZERO = frozenset(
+    {"p", "v", "V", "I", "Uv", "Ev", "o", "Lw", "x", "xc", "kc", "jr", "sd", "vl"}
+)
 
 
 def indexed(name: str, index: int, of: int) -> sympy.Symbol:

@@ -150,7 +150,7 @@ def rank_and_gather(
         elementwise(
             f"{image.label}.rank", "compression", rows=problems * image.tokens, cols=ONE,
             read=2 * _SCORE_BYTES, write=_SCORE_BYTES, flops_per_element=ONE,
-            launches=2 * loops, primitive="reduction", note="top-k, then in order of position",
+            launches=2 * loops, primitive="topk", note="top-k, then in order of position",
         )
     ]  # fmt: skip
     if gather:

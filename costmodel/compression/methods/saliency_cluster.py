@@ -176,7 +176,7 @@ def _rest(
         elementwise(
             f"{image.label}.rank", "compression", rows=problems * image.tokens, cols=Integer(1),
             read=_FP32_BYTES, write=_FP32_BYTES + _INDEX_BYTES, flops_per_element=Integer(1),
-            primitive="reduction", note="all tokens by falling score",
+            primitive="topk", note="all tokens by falling score",
         ),
         copy(f"{image.label}.split", "compression", rows=problems * image.tokens, cols=width,
              launches=Integer(2), gather=True, note="tokens kept, and tokens to cluster"),
