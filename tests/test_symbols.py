@@ -26,6 +26,8 @@ VARIANTS = (
     "cluster:k=16,impl=sklearn,order=position",
     "random:k=16,position=before_projector",
     "avgpool:position=before_projector",
+    "saliency:k=16,variant=layer,layer=2,then=restart",
+    "saliency-cluster:k=16,rule=rest",
 )
 
 
