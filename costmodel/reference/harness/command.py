@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from .errors import MeasureError
 from .measuring import measure
@@ -65,10 +66,14 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("-o", "--output", required=True, help="folder, or name of a .parquet file")
     add("--device", default="cpu", help="cpu, cuda or cuda:NUMBER (default: cpu)")
-    add("--suite", action="append", default=[], help="repeat for several (default: all)")
-    add("--dtype", action="append", default=[], help="fp32, fp16 or bf16; repeat for several")
-    add("--model", action="append", default=[], help="model whose shapes are timed; repeat")
-    add("--tokens", action="append", type=int, default=[], help="token count; repeat")
+    several: dict[str, Any] = {"action": "extend", "default": [], "type": _several}
+    add("--suite", **several, help="repeat or separate by commas (default: all)")
+    add("--dtype", **several, help="fp32, fp16 or bf16; several as above")
+    add("--model", **several, help="model whose shapes are timed; several as above")
+    add(
+        "--tokens", action="extend", type=_numbers, default=[],
+        help="token count; several as above",
+    )  # fmt: skip
     add("--quick", action="store_true", help="small sizes, few samples")
     add("--repeat", type=int, help="samples of each case (default: 30, quick 7)")
     add("--threads", type=int, help="threads of torch on a CPU")
@@ -76,3 +81,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--source", default=Request.source, help="who measures, for the column of that name")
     add("--seed", type=int, default=0, help="of random inputs")
     return parser
+
+
+def _several(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(part) for part in _several(text)]
