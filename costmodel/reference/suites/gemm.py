@@ -43,8 +43,10 @@ def layers_of(shape: ModelShape) -> list[Layer]:
     found = list(_decoder(shape.decoder))
     if shape.vision is not None:
         found += [*_vision(shape.vision), *_projector(shape)]
-    once = {(n, k): (name, n, k) for name, n, k in reversed(found)}
-    return list(reversed(once.values()))
+    once: dict[tuple[int, int], Layer] = {}
+    for name, n, k in found:
+        once.setdefault((n, k), (name, n, k))
+    return list(once.values())
 
 
 def _decoder(shape: DecoderShape) -> Iterator[Layer]:

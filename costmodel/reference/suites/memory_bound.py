@@ -7,7 +7,7 @@ says.  ``rows`` and ``cols`` are those of the output, or of the input of a reduc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -148,10 +148,28 @@ def _sizes(model: ModelShape, options: Options) -> Iterator[tuple[str, int, int]
         yield "softmax", decoder.heads * tokens, tokens
         for name in ("argmin", "sum", "topk"):
             yield name, tokens, max(8, tokens // 8)
+    # Rows and bytes cannot be told apart at one width, nor by the few that a model has.
+    for tokens in _few(tokens_of(options)):
+        for width in (decoder.width // 2, 2 * decoder.width, 4 * decoder.width):
+            for name in ("rmsnorm", "layernorm", "add", "copy", "gather", "scatter_add"):
+                yield name, tokens, width
+            yield "silu_mul", tokens, width
+            yield "gelu", tokens, width
     # Bandwidth shows only beyond every cache.
     for tokens in (4096,) if options.quick else (16384, 65536):
         yield "copy", tokens, decoder.width
         yield "add", tokens, decoder.width
+
+
+def _few(tokens: Sequence[int]) -> list[int]:
+    """Three of the token counts, from the smallest to the largest.
+
+    Examples
+    --------
+    >>> _few([1, 16, 64, 256, 1024])
+    [1, 64, 1024]
+    """
+    return sorted({tokens[0], tokens[len(tokens) // 2], tokens[-1]})
 
 
 def _cases(options: Options) -> list[Case]:

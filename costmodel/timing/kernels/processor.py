@@ -164,10 +164,12 @@ def _query_block(queries: FloatArray) -> FloatArray:
 
 
 class ProcessorLoop:
-    r"""A loop over rows whose data come from a cache or from memory.
+    r"""A loop over rows whose data or intermediate results fit into a fast level or do not.
 
     .. math:: t = t_0 + r\,t_r + \frac{Q}{e_B B}\left(1 - h + \frac{h}{l}\right),\qquad
               h = \frac{1}{1 + (Q / \phi L)^2}
+
+    with r rows, Q bytes read and written and a last-level cache of L bytes.
     """
 
     name = "processor_loop"
@@ -177,8 +179,8 @@ class ProcessorLoop:
         _FIXED_COST,
         Parameter("tr", 0.0, 1e-6, 0.02e-6, "s", "time of a row whatever its width"),
         Parameter("eb", 0.01, 5.0, 0.8, "1", "bandwidth of large data over that of a copy"),
-        Parameter("ph", 1e-4, 1.0, 0.01, "1", "share of the last-level cache that is fast"),
-        Parameter("lx", 1.0, 10.0, 2.0, "1", "how much faster data in it are"),
+        Parameter("ph", 3e-4, 0.1, 0.01, "1", "share of the last-level cache that is fast"),
+        Parameter("lx", 1.0, 6.0, 1.5, "1", "how much faster data in it are"),
     )
 
     def time_s(self, values: Mapping[str, float], shapes: Shapes, chip: Chip) -> FloatArray:
