@@ -1,0 +1,1 @@
+"""Studies: questions that many estimates together answer, one module each."""
