@@ -25,6 +25,7 @@ _PRIMITIVES: dict[str, Primitive] = {
     "widen": "copy",
     "centre_norms": "reduction",
     "assign_argmin": "reduction",
+    "tolerance": "reduction",
     "update_sum": "scatter",
     "stack": "copy",
 }
@@ -143,9 +144,10 @@ def kmeans(problem: KMeansProblem, impl: KMeansImpl, check: bool, casts: bool = 
         *map(step, iteration),
     ]
     if check and impl != "sklearn":
-        test = step(_test(problem, rounds))
-        # One more before the loop: the tolerance.
-        ops.append(replace(test, host_syncs=ONE, launches=Integer(2)))
+        ops += [
+            replace(step(item), host_syncs=ONE, launches=Integer(2))
+            for item in _tests(problem, rounds)
+        ]
     ops += map(step, after if plain else ())
     if impl == "sklearn":
         return _on_host(problem, ops)
@@ -193,11 +195,14 @@ def _steps(
     return before, seeding, iteration, after
 
 
-def _test(problem: KMeansProblem, rounds: Expr) -> _Step:
-    ba = sym("ba")
-    bytes_moved = (2 * ba, ZERO)
-    return _Step("check", problem.centres, problem.width, bytes_moved, bytes_moved, 3, Integer(2),
-                 rounds + 1)  # fmt: skip
+def _tests(problem: KMeansProblem, rounds: Expr) -> list[_Step]:
+    """The tolerance, from the variance of the points, and a test in every iteration."""
+    variance, moved = (_WIDE_BYTES, ZERO), (2 * sym("ba"), ZERO)
+    m, k, c = problem.points, problem.centres, problem.width
+    return [
+        _Step("tolerance", m, c, variance, variance, 3, Integer(2), ONE),
+        _Step("check", k, c, moved, moved, 3, Integer(2), rounds),
+    ]
 
 
 def _on_host(problem: KMeansProblem, ops: list[Op]) -> list[Op]:
@@ -213,7 +218,8 @@ def _on_host(problem: KMeansProblem, ops: list[Op]) -> list[Op]:
             traffic=Traffic(
                 act_in=in_fp32(op.traffic.act_in), act_out=in_fp32(op.traffic.act_out)
             ),
-            shape=(("link_bytes", ZERO),),
+            # scikit-learn's k-means++ is a Python loop over centres.
+            shape=(("link_bytes", ZERO), ("calls", ONE if "init_distance" in op.name else ZERO)),
         )
         for op in ops
     ]  # fmt: skip
@@ -222,7 +228,7 @@ def _on_host(problem: KMeansProblem, ops: list[Op]) -> list[Op]:
         size = rows * width * ba
         return Op(
             name=f"{problem.label}.{part}", stage="compression", kind="host",
-            shape=(("link_bytes", size),), flops=ZERO, traffic=Traffic(act_in=size),
+            shape=(("link_bytes", size), ("calls", ZERO)), flops=ZERO, traffic=Traffic(act_in=size),
             repeat=problem.count, host_syncs=Rational(1), live=size,
             note="copy over the host link",
         )  # fmt: skip

@@ -18,6 +18,7 @@ from costmodel.specs.quantity import (
     check_sources,
     measured_in,
 )
+from costmodel.specs.runtime import Duration
 
 __all__ = [
     "ComputeDtype",
@@ -60,17 +61,24 @@ class Interconnect(Spec):
 
 
 class HostProfile(Spec):
-    """The processor that feeds the device, for work a method does on the host."""
+    """The processor that feeds the device, for work a method does on the host.
+
+    ``call`` is what one step of a Python loop over array functions takes beside its
+    arithmetic.
+    """
 
     name: str
     title: str
+    cores: int = Field(default=1, gt=0, strict=True)
     peak_fp32: FlopsPerSecond
     memory_bandwidth: BytesPerSecond
+    call: Duration | None = None
     sources: dict[str, Source] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _sources_exist(self) -> HostProfile:
-        check_sources((self.peak_fp32, self.memory_bandwidth), self.sources)
+        given = (self.peak_fp32, self.memory_bandwidth, self.call)
+        check_sources([quantity for quantity in given if quantity is not None], self.sources)
         return self
 
 

@@ -11,6 +11,9 @@ from costmodel.specs.workload import Deployment
 
 __all__ = ["Device", "resolve_device"]
 
+# scikit-learn deals blocks of 256 rows to threads: 576 tokens keep three of them busy.
+_HOST_THREADS = 3
+
 
 @dataclass(frozen=True)
 class Device:
@@ -34,6 +37,10 @@ class Device:
         To the host, one direction [B/s].
     host_flops_per_s, host_bandwidth_bytes_per_s : float
         The host's processor and memory.
+    host_threads_share : float
+        Share of the host's cores that a library uses on arrays of some hundred rows.
+    host_call_s : float
+        A step of a Python loop on the host [s].
     capacity_bytes : float
         Device memory [B].
     linear_dtype, matmul_dtype : str
@@ -49,6 +56,8 @@ class Device:
     host_link_bytes_per_s: float
     host_flops_per_s: float
     host_bandwidth_bytes_per_s: float
+    host_threads_share: float
+    host_call_s: float
     capacity_bytes: float
     linear_dtype: str
     matmul_dtype: str
@@ -104,6 +113,8 @@ def resolve_device(profile: HardwareProfile, host: HostProfile, deployment: Depl
         host_link_bytes_per_s=profile.interconnect.pcie_per_direction.si,
         host_flops_per_s=host.peak_fp32.si,
         host_bandwidth_bytes_per_s=host.memory_bandwidth.si,
+        host_threads_share=min(1.0, _HOST_THREADS / host.cores),
+        host_call_s=host.call.si if host.call is not None else 0.0,
         capacity_bytes=profile.capacity_bytes,
         linear_dtype=narrow,
         matmul_dtype=wide,

@@ -255,7 +255,10 @@ def test_host_peak_is_cores_times_clock_times_lanes() -> None:
     assert host.name == "epyc-7742"
     assert host.peak_fp32.si == pytest.approx(64 * 2.25e9 * 2 * 8 * 2)
     assert host.memory_bandwidth.si == pytest.approx(8 * 8 * 3.2e9)
-    assert {host.peak_fp32.source, host.memory_bandwidth.source} == set(host.sources)
+    assert host.cores == 64
+    assert host.call is not None
+    used = {host.peak_fp32.source, host.memory_bandwidth.source, host.call.source}
+    assert used == set(host.sources)
 
 
 def test_data_are_found_beside_the_installed_package() -> None:

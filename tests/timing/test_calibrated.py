@@ -173,3 +173,15 @@ def test_quantised_weights_use_their_own_kernels() -> None:
     plain, int4 = result(), result(weights_dtype="int4")
     assert int4.time_s["tpot"] < 0.6 * plain.time_s["tpot"]
     assert "gemm_w4a16" in int4.provenance["evidence"]["kinds"]
+
+
+def test_a_python_loop_on_the_host_takes_its_calls() -> None:
+    # 63 further centres at 0.42 ms beside the arithmetic of three of 64 cores and the link.
+    def clustering(k: int) -> float:
+        made = estimate(
+            "llava-1.5-7b", "a100-80gb-sxm", text_tokens=64, compress=f"cluster:k={k},impl=sklearn"
+        )
+        return made.time_s["compression"]
+
+    assert clustering(64) > 63 * 0.42e-3
+    assert clustering(128) - clustering(64) > 64 * 0.42e-3

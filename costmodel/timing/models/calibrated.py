@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -255,7 +255,13 @@ def _included(evaluation: Evaluation, measured: KindFit, device: Device) -> _Tim
 
 
 def _from_datasheet(evaluation: Evaluation, index: int, device: Device) -> _Timed:
+    calls: FloatArray = np.zeros(evaluation.points)
+    if evaluation.ops[index].kind == "host":
+        rate = device.host_flops_per_s * device.host_threads_share
+        device = replace(device, host_flops_per_s=rate)
+        calls = np.broadcast_to(evaluation.shapes[index].get("calls", calls), calls.shape)
     seconds = np.stack(list(limits(evaluation, index, device).values())).max(axis=0)
+    seconds = seconds + calls * device.host_call_s
     one = np.ones(evaluation.points)
     return _Timed(seconds, one, one * _DATASHEET_HIGH, "datasheet", 1.0, "datasheet")
 
