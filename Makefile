@@ -20,7 +20,7 @@ DEMO := llava-1.5-7b --text-tokens 64 --compress cluster:k=64
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo install dev test format verify bench lock clean distclean \
+.PHONY: help demo install dev test format verify loop bench lock clean distclean \
 	check check-lint check-format check-types check-imports check-docs
 
 help:  ## Show this list
@@ -64,8 +64,11 @@ verify: $(VENV_VERIFY)/.stamp-verify  ## Compare with torch and transformers, an
 	HF_HUB_OFFLINE=1 "$(VENV_VERIFY)/bin/python" -m pytest \
 		tests/verify tests/reference tests/cli/test_measure.py costmodel/reference $(PYTEST_ARGS)
 
+loop: $(VENV_VERIFY)/.stamp-verify  ## Measure, calibrate and predict on this machine's processor
+	"$(VENV_VERIFY)/bin/python" benchmarks/cpu_loop.py
+
 bench: $(VENV)/.stamp-test  ## Run every benchmark and print its table
-	@for script in benchmarks/*.py; do \
+	@for script in $(filter-out benchmarks/cpu_loop.py,$(wildcard benchmarks/*.py)); do \
 		echo "== $$script"; "$(BIN)/python" "$$script" || exit 1; done
 
 # Pins must suit the oldest Python supported, so resolve them there: make lock PYTHON=python3.11
