@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import published_latencies
+import why_not_faster
 from page_parts import table
 
 import costmodel
@@ -141,10 +142,15 @@ PAGES: dict[str, Callable[[], str]] = {
     "published-latencies.md": published,
 }
 
+GUIDES: dict[str, Callable[[], str]] = {"why-not-faster.md": why_not_faster.page}
+"""Pages beside those written by hand."""
+
 
 def main() -> None:
     """Write all pages."""
     HERE.mkdir(exist_ok=True)
+    for name, page in GUIDES.items():
+        (HERE.parent / name).write_text(NOTICE + page(), encoding="utf-8")
     for name, page in PAGES.items():
         (HERE / name).write_text(NOTICE + page(), encoding="utf-8")
 

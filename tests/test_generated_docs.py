@@ -50,9 +50,16 @@ def test_page_is_fresh(generator: ModuleType, name: str) -> None:
     assert page == generator.NOTICE + generator.PAGES[name](), "run: python docs/generate.py"
 
 
+def test_why_not_faster_is_fresh(generator: ModuleType) -> None:
+    path = ROOT / "docs" / "why-not-faster.md"
+    written = generator.NOTICE + generator.GUIDES[path.name]()
+    assert path.read_text(encoding="utf-8") == written, "run: python docs/generate.py"
+
+
 def test_every_page_is_checked(generator: ModuleType) -> None:
     on_disk = {path.name for path in (ROOT / "docs" / "reference").glob("*.md")}
     assert on_disk == set(generator.PAGES) == set(PAGES)
+    assert set(generator.GUIDES) == {"why-not-faster.md"}
 
 
 def test_every_published_latency_is_shown_or_excluded(
