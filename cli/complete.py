@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 import rich_click as click
 
-__all__ = ["conventions", "gpus", "methods", "models", "papers", "time_models", "words"]
+__all__ = ["conventions", "gpus", "methods", "models", "papers", "recipes", "time_models", "words"]
 
 Callback = Callable[[click.Context, click.Parameter, str], list[str]]
 
@@ -55,6 +55,13 @@ def papers(context: click.Context, parameter: click.Parameter, incomplete: str) 
     from costmodel.reproduction import list_papers
 
     return _starting(incomplete, (*list_papers(), "all"))
+
+
+def recipes(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Complete the name of a training recipe."""
+    from costmodel.training import list_recipes
+
+    return _starting(incomplete, list_recipes())
 
 
 def time_models(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:

@@ -14,6 +14,7 @@ COMMANDS = {
     "methods": "List the compression methods, or show one with its parameters.",
     "estimate": "FLOPs, bytes, time and memory of one request batch.",
     "compare": "Compare compression methods at the same number of kept tokens.",
+    "train-cost": "Cost of training in stages: FLOPs, hours and energy.",
     "formulas": "Print the formula of every operator.",
     "roofline": "Draw every operator under the device's roofline.",
     "calibrate": "Fit kernel times to your own measurements.",

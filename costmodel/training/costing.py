@@ -11,7 +11,7 @@ from costmodel.compression.composition import Compression, parse_compression
 from costmodel.errors import InputError, UnsupportedError
 from costmodel.specs.hardware import HardwareProfile
 from costmodel.specs.model import ModelSpec
-from costmodel.specs.workload import check_count
+from costmodel.specs.workload import check_count, check_dtype
 from costmodel.training.assumptions import load_assumptions
 from costmodel.training.forward import Forward, forward_pass
 from costmodel.training.overheads import energy_kwh, gather_bytes, optimizer_time_s, reduce_bytes
@@ -19,7 +19,10 @@ from costmodel.training.recipe import Data, Part, Recipe, Stage, load_recipe
 from costmodel.training.results import StageCost, TrainingCost
 from costmodel.training.rules import Passes, passes
 
-__all__ = ["train_cost"]
+__all__ = ["DTYPES", "train_cost"]
+
+DTYPES = ("fp16", "bf16")
+"""Formats of the passes; the master weights and the optimizer's moments are fp32."""
 
 _MAX_GPUS = 100_000
 
@@ -80,6 +83,7 @@ def train_cost(
     """
     check_count("gpus", gpus, low=1, high=_MAX_GPUS)
     plan = load_recipe(recipe) if isinstance(recipe, str) else recipe
+    check_dtype("dtype", deployment.get("dtype", "bf16"), DTYPES)
     options = {"runtime": "eager", "dtype": "bf16", **deployment, "head_tokens": "all"}
     request = parse_compression(compress)
     found = prepare(model, gpu, text_tokens=1, visual_tokens=visual_tokens, **options)
