@@ -100,6 +100,7 @@ def requests_for(
         for budget in budgets:
             try:
                 asked = make_request(method, method.params_for(budget, context))
+                asked.plan(context)
             except (InputError, SpecError):
                 continue
             reached = True
