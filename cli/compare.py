@@ -52,10 +52,11 @@ def split_methods(values: tuple[str, ...]) -> list[str]:
 )
 @click.option(
     "--visual-tokens-kept",
-    type=WHOLE,
-    metavar="N",
+    "budgets",
+    metavar="N,...",
+    multiple=True,
     required=True,
-    help="Visual tokens each image keeps.",
+    help="Visual tokens each image keeps; several budgets are compared one after the other.",
 )
 @question_options(compress=False)
 @format_option("table", "json", "csv")
@@ -64,7 +65,7 @@ def command(
     model: str,
     gpus: tuple[str, ...],
     methods: tuple[str, ...],
-    visual_tokens_kept: int,
+    budgets: tuple[str, ...],
     form: str,
     output: str | None,
     **options: Any,
@@ -72,30 +73,36 @@ def command(
     """Compare compression methods at the same number of kept tokens.
 
     The first row is no compression.  Times hold a method's own operators; the speed-up is of
-    TTFT.  A method that cannot keep that many tokens says why.
+    TTFT.  The score is what sources published at that number of tokens, in percent of the
+    vanilla score of the same source, from the lowest source to the highest.  Kept are the
+    tokens after the last layer; the mean is over the layers.  A method that cannot keep that
+    many tokens says why.
 
     Example: costmodel compare llava-1.5-7b --gpu a100-80gb-sxm --text-tokens 64
-    --methods random,cluster,stf --visual-tokens-kept 144
+    --methods fastv,visionzip,tome --visual-tokens-kept 192,128,64
     """
     check(output)
     from costmodel.estimation import compare
     from costmodel.report import comparison
     from costmodel.report.records import to_csv, to_json
 
-    wanted = split_methods(methods)
+    wanted, asked = split_methods(methods), question(options)
+    kept: list[Any] = [WHOLE.convert(text, None, None) for text in split(budgets)]
     found = [
-        compare(model, gpu, wanted, visual_tokens_kept=visual_tokens_kept, **question(options))
+        (number, compare(model, gpu, wanted, visual_tokens_kept=number, **asked))
         for gpu in split(gpus)
+        for number in kept
     ]
     if form == "csv":
-        emit(to_csv(row for one in found for row in comparison.comparison_rows(one)), output)
+        rows = (row for number, one in found for row in comparison.comparison_rows(one, number))
+        emit(to_csv(rows), output)
     elif form == "json":
-        records = [comparison.comparison_record(one, visual_tokens_kept) for one in found]
+        records = [comparison.comparison_record(one, number) for number, one in found]
         emit(to_json(records if len(records) > 1 else records[0]), output)
     else:
         blocks = [
             part
-            for one in found
-            for part in [*comparison.comparison_tables(one, visual_tokens_kept), ""]
+            for number, one in found
+            for part in [*comparison.comparison_tables(one, number), ""]
         ]
         emit(table_text(blocks[:-1], output), output)

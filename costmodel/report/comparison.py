@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from costmodel.compression.method import load_method
 from costmodel.report.records import SCHEMA_VERSION, plain
+from costmodel.report.scoring import method_scores, score_columns, score_lines, score_records
 from costmodel.report.text import bullets, quantity, table
 from costmodel.results import Estimate, Failure
+from costmodel.scores import Score, ScoreRange
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -18,13 +20,17 @@ __all__ = ["comparison_record", "comparison_rows", "comparison_tables"]
 Outcome = tuple[str, Estimate | Failure]
 
 
-def comparison_rows(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+def comparison_rows(
+    outcomes: Sequence[Outcome], visual_tokens_kept: int | None = None
+) -> list[dict[str, Any]]:
     """Return one row per method, the baseline first.
 
     Parameters
     ----------
     outcomes : sequence of (str, Estimate or Failure)
         What `costmodel.compare` returns.
+    visual_tokens_kept : int, optional
+        The number that was asked for; published scores are those at this number.
 
     Returns
     -------
@@ -35,10 +41,10 @@ def comparison_rows(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     rows = []
     done = [result for _, result in outcomes if isinstance(result, Estimate)]
     if done and not any(label == "none" for label, _ in outcomes):
-        rows.append(_row("none", done[0].baseline or done[0]))
+        rows.append(_row("none", done[0].baseline or done[0], visual_tokens_kept))
     for label, outcome in outcomes:
         if isinstance(outcome, Estimate):
-            rows.append(_row(label, outcome))
+            rows.append(_row(label, outcome, visual_tokens_kept))
         else:
             asked = {name: done[0].inputs[name] for name in ("model", "gpu")} if done else {}
             rows.append({**asked, "method": label, "reason": outcome.reason})
@@ -47,7 +53,14 @@ def comparison_rows(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     return [{key: row.get(key) for key in keys} for row in rows]
 
 
-def _row(label: str, result: Estimate) -> dict[str, Any]:
+def _scores(label: str, result: Estimate, visual_tokens_kept: int | None) -> list[Score]:
+    """Published scores of a row; the baseline keeps all its tokens."""
+    name = label.partition(":")[0]
+    kept = int(result.tokens["visual_in"]) if name == "none" else visual_tokens_kept
+    return method_scores(name, result.inputs, kept)
+
+
+def _row(label: str, result: Estimate, visual_tokens_kept: int | None) -> dict[str, Any]:
     own = [op for op in result.ops if op.stage == "compression"]
     memory = result.memory_bytes
     baseline = result.baseline or result
@@ -57,6 +70,7 @@ def _row(label: str, result: Estimate) -> dict[str, Any]:
         "method": label,
         "visual_tokens": result.tokens["visual_in"],
         "visual_tokens_kept": result.tokens["visual_kept"],
+        "visual_tokens_equivalent": result.tokens["visual_equivalent"],
         "flops": result.flops["total"],
         "compression_flops": result.flops["compression"],
         "compression_launches": sum(op.launches for op in own),
@@ -70,38 +84,56 @@ def _row(label: str, result: Estimate) -> dict[str, Any]:
         "memory_bytes": memory["total"],
         "fits": memory["fits"],
         "training": load_method(label.partition(":")[0]).training,
+        "visual_tokens_asked": visual_tokens_kept,
+        **score_columns(_scores(label, result, visual_tokens_kept)),
         "reason": None,
     })  # fmt: skip
     return row
 
 
 def comparison_record(outcomes: Sequence[Outcome], visual_tokens_kept: int) -> dict[str, Any]:
-    """Return a comparison as a JSON object."""
+    """Return a comparison as a JSON object; each method with all its published scores."""
     inputs = next((result.inputs for _, result in outcomes if isinstance(result, Estimate)), {})
     hidden = ("compress", "compress_params")
+    scores = dict(_all_scores(outcomes, visual_tokens_kept))
     return {
         "schema_version": SCHEMA_VERSION,
         "inputs": plain({key: value for key, value in inputs.items() if key not in hidden}),
         "visual_tokens_kept": visual_tokens_kept,
-        "methods": comparison_rows(outcomes),
+        "methods": [
+            row | plain(score_records(scores.get(row["method"], [])))
+            for row in comparison_rows(outcomes, visual_tokens_kept)
+        ],
     }
 
 
+def _all_scores(
+    outcomes: Sequence[Outcome], visual_tokens_kept: int
+) -> list[tuple[str, list[Score]]]:
+    """Published scores by label, the baseline first."""
+    done = [(label, result) for label, result in outcomes if isinstance(result, Estimate)]
+    if done and not any(label == "none" for label, _ in done):
+        done.insert(0, ("none", done[0][1].baseline or done[0][1]))
+    return [(label, _scores(label, result, visual_tokens_kept)) for label, result in done]
+
+
 def comparison_tables(outcomes: Sequence[Outcome], visual_tokens_kept: int) -> list[RenderableType]:
-    """Return a comparison as a table for people; reasons of failures and training below."""
+    """Return a comparison as a table for people; failures, training and sources below."""
     from rich.text import Text
 
-    rows = comparison_rows(outcomes)
+    rows = comparison_rows(outcomes, visual_tokens_kept)
     done = [row for row in rows if row["reason"] is None]
     question = next(result for _, result in outcomes if isinstance(result, Estimate))
     columns = (
-        "method", "kept", "FLOP", "own\nFLOP", "kernels\nstarted", "host\nwaits", "TTFT",
-        "times\nfaster", "KV\ncache", "memory",
+        "method", "score\n%", "kept", "mean\nkept", "FLOP", "own\nFLOP", "kernels\nstarted",
+        "host\nwaits", "TTFT", "times\nfaster", "KV\ncache", "peak\nmemory",
     )  # fmt: skip
     cells = (
         (
             row["method"].replace(":", ": ").replace(",", ", "),
+            _span(row),
             f"{row['visual_tokens_kept']:,}",
+            f"{row['visual_tokens_equivalent']:,.0f}",
             quantity(row["flops"]),
             quantity(row["compression_flops"]),
             f"{row['compression_launches']:,.0f}" if row["compression_launches"] else "-",
@@ -124,6 +156,12 @@ def comparison_tables(outcomes: Sequence[Outcome], visual_tokens_kept: int) -> l
     trained = [
         f"{row['method']}: {row['training']}" for row in done if row["training"] != "none"
     ]  # fmt: skip
+    published = [
+        line
+        for label, scores in _all_scores(outcomes, visual_tokens_kept)
+        if label != "none"
+        for line in score_lines(label.partition(":")[0], scores)
+    ]
     shared = dict.fromkeys(
         note for _, result in outcomes if isinstance(result, Estimate) for note in result.notes
     )
@@ -132,5 +170,12 @@ def comparison_tables(outcomes: Sequence[Outcome], visual_tokens_kept: int) -> l
         *bullets("Do not fit", [row["method"] for row in done if not row["fits"]]),
         *bullets("Not possible", failed),
         *bullets("Need training (the others need none)", trained),
+        *bullets("Published scores, percent of the vanilla score of the same source", published),
         *bullets("Notes", shared),
     ]  # fmt: skip
+
+
+def _span(row: dict[str, Any]) -> str:
+    if not row["score_sources"]:
+        return "-"
+    return ScoreRange(row["score_low_pct"], row["score_high_pct"], row["score_sources"]).span

@@ -19,6 +19,8 @@ class Source:
 
     Attributes
     ----------
+    label : str
+        Short name.
     url : str
         Paper or repository.
     seen : str
@@ -27,6 +29,7 @@ class Source:
         Methods that are a variant in this source, by the name they have there.
     """
 
+    label: str
     url: str
     seen: str = ""
     variants: dict[str, str] = field(default_factory=dict)

@@ -31,6 +31,8 @@ class Score:
     ----------
     source : str
         Table or page; of which paper or repository.
+    label : str
+        The same in short.
     url : str
         Where the source is.
     seen : str
@@ -57,6 +59,7 @@ class Score:
     """
 
     source: str
+    label: str
     url: str
     seen: str
     published_method: str
@@ -125,6 +128,7 @@ def _score(row: dict[str, str], names: Names, vanilla: float | None) -> Score:
     metric: Metric = "rel_pct" if row["metric"] == "rel_pct" else "score"
     return Score(
         source=row["source"],
+        label=source.label,
         url=source.url,
         seen=source.seen,
         published_method=row["method"],

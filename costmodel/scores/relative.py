@@ -18,7 +18,7 @@ class SourceScore:
 
     Attributes
     ----------
-    source, url, seen : str
+    source, label, url, seen : str
         As in `Score`.
     published_method, published_model, variant : str
         As in `Score`.
@@ -36,6 +36,7 @@ class SourceScore:
     """
 
     source: str
+    label: str
     url: str
     seen: str
     published_method: str
@@ -64,6 +65,12 @@ class ScoreRange:
     high_pct: float
     sources: int
 
+    @property
+    def span(self) -> str:
+        """The range without its sources, in percent."""
+        low, high = f"{self.low_pct:.1f}", f"{self.high_pct:.1f}"
+        return low if low == high else f"{low}-{high}"
+
     def __str__(self) -> str:
         """Return the range for people.
 
@@ -74,9 +81,7 @@ class ScoreRange:
         >>> print(ScoreRange(97.0, 97.0, 1))
         97.0 % (1 source)
         """
-        low, high = f"{self.low_pct:.1f}", f"{self.high_pct:.1f}"
-        span = low if low == high else f"{low}-{high}"
-        return f"{span} % ({self.sources} source{'s' * (self.sources != 1)})"
+        return f"{self.span} % ({self.sources} source{'s' * (self.sources != 1)})"
 
 
 def by_source(rows: Iterable[Score]) -> list[SourceScore]:
@@ -131,6 +136,7 @@ def _joined(rows: list[Score]) -> SourceScore:
     )
     return SourceScore(
         source=first.source,
+        label=first.label,
         url=first.url,
         seen=first.seen,
         published_method=first.published_method,

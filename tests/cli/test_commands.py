@@ -203,3 +203,58 @@ def test_roofline_is_one_file(ok: Text, tmp_path: Path) -> None:
     assert "decoder.qkv_proj" in text
     assert [path.name for path in tmp_path.iterdir()] == ["roofline.html"]
     assert math.isclose(target.stat().st_size, 4.85e6, rel_tol=0.5)
+
+
+BUDGETS = "--methods fastv,visionzip,divprune,random --visual-tokens-kept"
+
+
+def test_compare_shows_scores_beside_costs_at_several_budgets(as_json: Json, ok: Text) -> None:
+    found = as_json(f"{COMPARE} {BUDGETS} 192,128 --visual-tokens-kept 64 --format json")
+    assert [record["visual_tokens_kept"] for record in found] == [192, 128, 64]
+    for record in found:
+        alone = as_json(f"{COMPARE} {BUDGETS} {record['visual_tokens_kept']} --format json")
+        assert alone == record
+        none, fastv, visionzip, _, random = record["methods"]
+        asked = record["visual_tokens_kept"]
+        assert none["score_low_pct"] == none["score_high_pct"] == 100
+        # FastV keeps fewer than that in its last layer; the mean is what sources count.
+        assert fastv["visual_tokens_kept"] < asked
+        assert fastv["visual_tokens_equivalent"] == pytest.approx(asked, abs=1)
+        assert (random["score_low_pct"], random["score_sources"], random["scores"]) == (None, 0, [])
+        assert {row["tokens"] for row in visionzip["scores"]} == {asked}
+        for row in visionzip["scores"]:
+            assert row["source"]
+            assert row["url"].startswith("https://")
+        plain = [one for one in visionzip["scores_by_source"] if not one["variant"]]
+        values = [one["relative_pct"] for one in plain]
+        assert len(values) == visionzip["score_sources"] == 3
+        assert [visionzip["score_low_pct"], visionzip["score_high_pct"]] == [
+            min(values), max(values),
+        ]  # fmt: skip
+        assert min(values) < max(values)
+    table = _rows(ok(f"{COMPARE} {BUDGETS} 192,128,64 --format csv"))
+    assert [row["visual_tokens_asked"] for row in table[1::5]] == ["192", "128", "64"]
+    assert "scores" not in table[0]
+    text = ok(f"{COMPARE} {BUDGETS} 192,128,64")
+    assert max(map(len, text.splitlines())) <= 100
+    assert [f"about {n} kept" in text for n in (192, 128, 64)] == [True] * 3
+    assert text.count("divprune: 98.0 % (1 source): MMTok table 16 98.0 (9 benchmarks)") == 1
+    assert "visionzip, projector fine-tuned: 98.4-99.1 % (2 sources)" in text
+
+
+def test_compare_has_no_scores_where_none_were_published(as_json: Json) -> None:
+    for model, options in [
+        ("qwen2-vl-7b", "--image 672x672"),
+        ("llava-1.5-7b", "--visual-tokens 400"),
+    ]:
+        command = COMPARE.replace("llava-1.5-7b", model)
+        rows = as_json(
+            f"{command} {options} --methods divprune --visual-tokens-kept 64 --format json"
+        )["methods"]
+        assert [(row["score_sources"], row["scores"]) for row in rows] == [(0, [])] * 2
+
+
+def test_compare_reads_every_budget(run: Run) -> None:
+    result = run(f"{COMPARE} --methods random --visual-tokens-kept 192,some")
+    assert result.exit_code == 2
+    assert "'some'" in result.stderr

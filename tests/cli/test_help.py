@@ -93,7 +93,7 @@ def test_completion_script(ok: Text, shell: str) -> None:
         ("estimate llava-1.5-7b --compress clu", {"cluster"}),
         ("estimate llava-1.5-7b --runtime e", {"eager"}),
         ("estimate llava-1.5-7b --time-model id", {"ideal"}),
-        ("compare llava-1.5-7b --methods random,sp", {"random,spatial"}),
+        ("compare llava-1.5-7b --methods random,spat", {"random,spatial"}),
         ("gpus rtx-a", {"rtx-a6000"}),
         ("methods show mbtf+", {"mbtf+stf"}),
         ("models show vila", {"vila-1.5-3b"}),
