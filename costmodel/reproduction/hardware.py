@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from costmodel.reproduction.latencies import Entry, entries, load, memory_bytes, predict
 from costmodel.reproduction.published import Published, published_costs
+from costmodel.reproduction.training_runs import training_run
 
 __all__ = ["Measured", "measured"]
 
@@ -15,12 +16,6 @@ RUNTIME = "eager"
 _SCALE = {"ms": 1.0, "s": 1e3}
 _NONE = {
     "total time": "a whole evaluation, with loading, image preparation and answers",
-    "training": "a whole training run; not a request",
-    "pre-training on 8 A100": "a whole training run; not a request",
-    "pre-training on 8 A100-80G": "a whole training run; not a request",
-    "fine-tuning on 8 A100-40G": "a whole training run; not a request",
-    "fine-tuning on 8 A100-80G": "a whole training run; not a request",
-    "fine-tuning time on 8 A800": "a whole training run; not a request",
     "throughput gain on P40": "there is no profile of a Tesla P40",
     "TTFT saved on P40": "there is no profile of a Tesla P40",
     "memory saved on P40": "there is no profile of a Tesla P40",
@@ -57,6 +52,9 @@ def measured(row: Published) -> Measured:
     """
     if row.metric in _NONE:
         return Measured(None, None, f"no prediction: {_NONE[row.metric]}")
+    run = training_run(row)
+    if run is not None:
+        return Measured(run.value, run.band, run.how, run.timed)
     entry = _entry_of(row)
     if entry is None:
         return Measured(None, None, "no prediction: the request is not known")

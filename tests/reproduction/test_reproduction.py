@@ -117,7 +117,7 @@ def test_measured_latencies_have_a_prediction_with_its_band(
     rows: tuple[Reproduction, ...],
 ) -> None:
     """The rows of the page of published latencies, and no others."""
-    timed = [row for row in rows if row.band is not None]
+    timed = [row for row in rows if row.band is not None and row.published.unit in {"ms", "s"}]
     assert len(timed) == sum(len(table["rows"]) for table in load()["tables"])
     for row in timed:
         assert row.band is not None
