@@ -56,6 +56,20 @@ def test_why_not_faster_is_fresh(generator: ModuleType) -> None:
     assert path.read_text(encoding="utf-8") == written, "run: python docs/generate.py"
 
 
+def test_printed_parts_add_up_to_the_printed_time() -> None:
+    page = (ROOT / "docs" / "why-not-faster.md").read_text(encoding="utf-8")
+    rows = [
+        [cell.strip().strip("*") for cell in line.strip("|").split("|")]
+        for line in page.partition("## Parts of the gap")[2].splitlines() if line.startswith("| `")
+    ]  # fmt: skip
+    assert len(rows) == 4 * (len(costmodel.list_methods()) - 1)
+    for row in rows:
+        ttft_ms = float(row[3].partition(" ")[0])
+        ideal_ms, *parts_ms = map(float, row[4:])
+        assert len(parts_ms) == 6
+        assert ideal_ms + sum(parts_ms) == pytest.approx(ttft_ms, abs=8 * 0.05 + 1e-9)
+
+
 def test_every_page_is_checked(generator: ModuleType) -> None:
     on_disk = {path.name for path in (ROOT / "docs" / "reference").glob("*.md")}
     assert on_disk == set(generator.PAGES) == set(PAGES)
