@@ -154,8 +154,6 @@ TABLE: dict[str, SymbolInfo] = {
             ("jr", "j_r", "rounds in which the most similar pairs lose a token", "rounds"),
             ("js", "j_s", "tokens that one such round removes", "tokens"),
             ("sd", r"\sigma", "standard deviation of a data-dependent token count", "tokens"),
-            ("hq", "h_q", "attention heads of a resampler", "heads"),
-            ("nq", "n_q", "learned queries of a resampler", "tokens"),
         ),
         *_rows(
             "Storage",

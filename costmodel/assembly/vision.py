@@ -142,7 +142,8 @@ def _add_tower(
         ]
     for part, part_style in zip(parts, styles, strict=True):
         piece.ops += vision_layers(vision, part, part_style)
-    piece.ops += vision_post_norm(vision, tokens, count, style)
+    # A plan may leave fewer tokens than came in.
+    piece.ops += vision_post_norm(vision, parts[-1].mlp_rows, count, style)
 
 
 def _plain_parts(
@@ -157,6 +158,12 @@ def _plain_parts(
         piece.values[layers] = group.layers
         lengths = group.attention_tokens or tuple(item.length for item in sequences)
         mlp_lengths = group.mlp_tokens or lengths
+        for name, given in (("attention", lengths), ("MLP", mlp_lengths)):
+            if len(given) != len(sequences):
+                raise InputError(
+                    f"vision layer group {index} {name} tokens", len(given),
+                    f"one count for each of the {len(sequences)} shapes of tower sequences",
+                )  # fmt: skip
         attended = tuple(
             Sequences(item.count, sympify(length))
             for item, length in zip(sequences, lengths, strict=True)
@@ -168,6 +175,7 @@ def _plain_parts(
                 attended=attended,
                 rows=_total(sequences, lengths),
                 mlp_rows=_total(sequences, mlp_lengths),
+                held=ZERO if group.held is None else group.held,
             )
         )
     return parts

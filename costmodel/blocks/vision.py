@@ -56,6 +56,8 @@ class TowerTokens:
         Tokens per request in norms and attention projections.
     mlp_rows : Expr
         Tokens per request in the MLP.
+    held : Expr
+        Bytes live beside those of the layers themselves [B].
     """
 
     label: str
@@ -63,6 +65,7 @@ class TowerTokens:
     attended: tuple[Sequences, ...]
     rows: Expr
     mlp_rows: Expr
+    held: Expr = ZERO
 
 
 def vision_embedding(spec: VisionSpec, patches: Expr, tokens: Expr, style: Style) -> list[Op]:
@@ -190,6 +193,8 @@ def vision_layers(spec: VisionSpec, tokens: TowerTokens, style: Style) -> tuple[
     ops.append(layer_norm("norm_2", mlp_rows))
     ops += _mlp(spec, style, tokens, mlp_rows, residual)
     ops += close("mlp", mlp_rows)
+    if tokens.held != ZERO:
+        ops = [op.holding(tokens.held) for op in ops]
     return tuple(ops)
 
 

@@ -357,6 +357,27 @@ def test_pact_by_hand() -> None:
     assert not any("attention.softmax" in row.name for row in run("pact").ops)
 
 
+def test_vscan_by_hand() -> None:
+    """README of its code: 96 tokens, 32 from layer 16 on, are 64 on average."""
+    found = run("vscan")
+    assert found.tokens["visual_equivalent"] == 64
+    assert found.tokens["prefill"] == 64 + 96
+    assert cached("vscan") == [(16, 160 * KV_TOKEN), (16, 96 * KV_TOKEN)]
+    again = 2 * 160 * 3 * WIDTH**2 + 2 * HEADS * 160 * HEAD
+    assert matmul("vscan") == 2 * (576 - 96) * 96 * 1024 + again
+    assert found.flops["llm_prefill"] == 16 * (layer_flops(160) + layer_flops(96))
+    # The projector works on 96 of the 576 rows: 24,159,191,040 FLOP for all.
+    assert found.flops["projector"] == 24_159_191_040 * 96 / 576
+    names = {row.name for row in run("vscan:maps=two").ops}
+    assert {name for name in names if name.startswith("vision_") and "softmax" in name} == {
+        "vision_1.attention.softmax", "vision_3.attention.softmax",
+    }  # fmt: skip
+    with pytest.raises(InputError, match="at most k=96"):
+        run("vscan:left=97")
+    with pytest.raises(InputError, match="a layer before 23"):
+        run("vscan:local_layer=23")
+
+
 def test_bottlenecks_keep_one_token_and_save_no_prefill() -> None:
     plain = run(None)
     for compress, visual in (("voco-llama", 577), ("htc-vlm", 581)):
@@ -377,7 +398,15 @@ def test_bottlenecks_keep_one_token_and_save_no_prefill() -> None:
 @pytest.mark.parametrize("kept", [192, 128, 64])
 @pytest.mark.parametrize(
     ("name", "within"),
-    [("fastv", 1), ("pyramiddrop", 1), ("dart", 1), ("v2drop", 1), ("vtw", 9), ("sparsevlm", 19)],
+    [
+        ("fastv", 1),
+        ("pyramiddrop", 1),
+        ("dart", 1),
+        ("v2drop", 1),
+        ("vtw", 9),
+        ("sparsevlm", 19),
+        ("vscan", 1),
+    ],
 )
 def test_parameters_for_a_mean_over_the_layers(name: str, within: float, kept: int) -> None:
     values = load_method(name).params_for(kept, context())
