@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sympy import Expr, Integer, Symbol
+from sympy import Integer, Symbol
 
 from costmodel.compression.tower import TowerSequence
 from costmodel.ops import ONE, Op, copy, elementwise, matmul
@@ -46,7 +46,8 @@ def zip_tokens(item: TowerSequence, means: Symbol, contextual: bool, fused: bool
         ),
         copy(
             f"{item.label}.dominant", "compression", rows=batch * dominant, cols=width,
-            gather=True, read_bytes=ba if fused else ba * tokens / dominant, note="tokens that stay",
+            gather=True, read_bytes=ba if fused else ba * tokens / dominant,
+            note="tokens that stay",
         ),
     ]  # fmt: skip
     if fused and not contextual:

@@ -180,8 +180,15 @@ def product_merge(item: TowerSequence, stay: Expr) -> list[Op]:
 
     def product(part: str, m: Expr, n: Expr, k: Expr, a_bytes: Expr) -> Op:
         return matmul(
-            f"{item.label}.{part}", "compression", batch=batch, m=m, n=n, k=k, a_bytes=a_bytes,
-            b_bytes=keys, held=keys,
+            f"{item.label}.{part}",
+            "compression",
+            batch=batch,
+            m=m,
+            n=n,
+            k=k,
+            a_bytes=a_bytes,
+            b_bytes=keys,
+            held=keys,
         )
 
     return [

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from sympy import Expr, Symbol
 
 from costmodel.compression.method import Context
+from costmodel.compression.plan import TowerGroup
 from costmodel.errors import InputError, UnsupportedError
 from costmodel.ops import ZERO, AttentionImpl
-from costmodel.compression.plan import TowerGroup
 from costmodel.symbols import indexed, sym
 from costmodel.vision_tokens.layout import combine
 
@@ -20,8 +20,8 @@ __all__ = [
     "kept_per_sequence",
     "layers_read",
     "reading_groups",
-    "tower_sequences",
     "total",
+    "tower_sequences",
 ]
 
 

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 from sympy import Expr, Symbol
 
-from costmodel.compression.token_merging import merge_step, size_bias
 from costmodel.compression.method import Context, Method
 from costmodel.compression.plan import CompressionPlan, Insertion, TokenCount, TowerGroup
+from costmodel.compression.token_merging import merge_step, size_bias
 from costmodel.compression.tower import (
     TowerSequence,
     executed_layers,
@@ -21,7 +21,7 @@ from costmodel.compression.tower import (
 from costmodel.errors import InputError
 from costmodel.ops import Op
 from costmodel.specs.base import Spec
-from costmodel.symbols import indexed, sym
+from costmodel.symbols import indexed
 
 __all__ = ["METHOD"]
 
