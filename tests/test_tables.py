@@ -17,7 +17,7 @@ from costmodel.results import Estimate
 from costmodel.tables import Table, tabulate
 
 # Rounding of sums in another order.
-EXACT = 1e-12
+EXACT = 1e-11
 
 MODELS = ("llava-1.5-7b", "llava-1.5-13b", "qwen2-vl-7b", "internvl3-8b", "llava-next-vicuna-7b")
 GPUS = ("a100-80gb-sxm", "h100-sxm", "l40s", "a40")

@@ -101,7 +101,8 @@ def test_weights_go_round_more_than_the_cache() -> None:
 
 
 def test_held_models_are_freed_before_the_next() -> None:
-    held, alive = Held(), []
+    held = Held()
+    alive: list[weakref.ref[Any]] = []
 
     def make() -> Any:
         # What was made before is gone by the time something new is made.
@@ -125,20 +126,20 @@ def test_held_models_are_freed_before_the_next() -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_compiled_layers_compute_the_same_and_are_freed() -> None:
     from costmodel.reference.models.runtimes import build
+    from costmodel.reference.models.shapes import load_shape
     from costmodel.reference.suites import _requests, blocks
 
     if not _requests.compiles():
         pytest.skip("no C++ compiler")
-    shape = blocks.decoder_layer(blocks.load_shape("llava-tiny"))
+    shape = blocks.decoder_layer(load_shape("llava-tiny"))
     held = Held()
     block = blocks.Block(shape, "compiled", 1, 16)
     with torch.inference_mode():
         inputs = Inputs(Pool("cpu"), "fp32", Rotation(1 << 18, 1 << 24))
         runnable = blocks._prepare(inputs, block, held)
         assert runnable.graph
-        models, call = held.get(
-            (shape, "compiled", "cpu", "fp32"), lambda: pytest.fail("made anew")
-        )
+        kept: Any = held.get((shape, "compiled", "cpu", "fp32"), lambda: pytest.fail("made anew"))
+        models, call = kept
         assert len(models) == runnable.sets > 1
         ids = torch.arange(16)[None]
         for seed, model in enumerate(models[:2]):

@@ -32,8 +32,8 @@ class PruMerge(Method):
     ``2 d_v (n^2 + k (g - 1))`` FLOP per image of g patches and n = g + 1 tokens.  Queries and
     keys come from hooks on linear layers of the last vision layer, which so must run, and
     all layers keep fused attention.  Read: the authors' ``clip_encoder.py``.  The mean of
-    1/18 of the tokens is the paper's; over tiles of an image it is taken as the same share of each, all
-    tiles varying together, so that the spread is not understated.  One number of outliers
+    1/18 of the tokens is the paper's; over tiles of an image it is taken as the same share of
+    each, all tiles varying together, so that the spread is not understated.  One number of outliers
     is found for a whole batch: nothing is padded.
     """
 
