@@ -82,10 +82,9 @@ def test_a_budget_is_kept_to_within_a_case(tmp_path: Path) -> None:
         time.sleep(0.02)
 
     cases = [_case(number, run) for number in range(100)]
-    start = time.monotonic()
     outcome = _run(tmp_path, cases, budget_s=0.5)
-    # A case is two calls to warm up and three samples of one call, and the last began in time.
-    assert called[-5] - start < 0.5 + 0.1
+    # A hundred cases of at least five calls take ten seconds: most were not begun.
+    assert len(called) < 0.5 * 100 * 5
     assert outcome.measured == len(_measured(tmp_path)) > 0
     assert outcome.left == 100 - outcome.measured > 0
     again = _run(tmp_path, cases, budget_s=0.3)

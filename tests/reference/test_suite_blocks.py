@@ -147,7 +147,7 @@ def test_compiled_layers_compute_the_same_and_are_freed() -> None:
             expected = blocks._fused(plain, ids, plain.new_cache(1, 16))
             assert torch.allclose(call(model, ids, model.new_cache(1, 16)), expected, atol=1e-4)
     weights = [weakref.ref(one) for model in models for one in model.parameters()]
-    del models, model, call, runnable
+    del models, model, call, runnable, kept
     held.drop()
     gc.collect()
     assert [one for one in weights if one() is not None] == []
