@@ -214,7 +214,7 @@ class Domain:
         return {name: column[slots] for name, column in self.drivers.items()}
 
     def dependence(self, phase: Phase) -> Dependence:
-        """Return what the symbols of a pass depend on; an axis of one value is a constant."""
+        """Return what the symbols of a pass depend on; an axis that stays as prepared is a constant."""
         relations = self.program.relations(phase)
         axis_of = {"b": BATCH, "T": TEXT} | dict.fromkeys(self.drivers, VISUAL)
         keys: dict[Symbol, Key] = {}
@@ -222,7 +222,7 @@ class Domain:
         def key(symbol: Symbol) -> Key:
             if symbol not in keys:
                 axis = axis_of.get(symbol.name)
-                own = {axis} if axis and len(self.values[axis]) > 1 else set()
+                own = {axis} if axis and not self._as_prepared(symbol, axis) else set()
                 inputs = relations[symbol].free_symbols if symbol in relations else ()
                 keys[symbol] = frozenset(own).union(*(key(x) for x in inputs if not axis))
             return keys[symbol]
@@ -234,6 +234,12 @@ class Domain:
             if (more := self._beyond_prompt(symbol, phase)) is not None:
                 keys[symbol], offsets[symbol.name] = Key({PROMPT}), more
         return Dependence(keys, offsets)
+
+    def _as_prepared(self, symbol: Symbol, axis: str) -> bool:
+        """Whether a symbol only has the value that the program was prepared with."""
+        values = self.drivers.get(symbol.name, self.values[axis])
+        own = self.program.values.get(symbol)
+        return len(values) == 1 and own is not None and float(values[0]) == float(own)
 
     def _beyond_prompt(self, symbol: Symbol, phase: Phase) -> float | None:
         """Return what `symbol` adds to the length of the prompt, None if that is no constant."""

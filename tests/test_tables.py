@@ -284,3 +284,14 @@ def test_memory_is_bounded() -> None:
     assert table.ttft_s(7, 99_999) == pytest.approx(expected[0], rel=EXACT)
     with pytest.raises(InputError, match=r"batch: 2001 is not valid; .* 1 to 2000"):
         table.ttft_s(2001, 1)
+
+
+def test_axes_of_one_value_need_not_be_as_prepared() -> None:
+    case = prepare("llava-1.5-7b", "a100-80gb-sxm", text_tokens=64, compress="mbtf+stf")
+    table = tabulate(case, batch=[2], text_tokens=[1], visual_tokens=[36])
+    ((_, expected),) = compare(
+        "llava-1.5-7b", "a100-80gb-sxm", ["mbtf+stf"], visual_tokens_kept=36, text_tokens=1, batch=2
+    )
+    assert isinstance(expected, Estimate)
+    for name, seconds in table.stages(2, 1, 36).items():
+        assert seconds == pytest.approx(expected.time_s[name], rel=EXACT, abs=1e-18), name
