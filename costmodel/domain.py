@@ -214,7 +214,7 @@ class Domain:
         return {name: column[slots] for name, column in self.drivers.items()}
 
     def dependence(self, phase: Phase) -> Dependence:
-        """Return what the symbols of a pass depend on; an axis that stays as prepared is a constant."""
+        """Return what the symbols of a pass depend on; what stays as prepared is a constant."""
         relations = self.program.relations(phase)
         axis_of = {"b": BATCH, "T": TEXT} | dict.fromkeys(self.drivers, VISUAL)
         keys: dict[Symbol, Key] = {}
