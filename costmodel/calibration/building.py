@@ -126,7 +126,9 @@ def _element_bytes(dtype: str) -> float:
     return max(known.activation_bytes, _COUNTED_BYTES) if known else _COUNTED_BYTES
 
 
-def rows_of(kind: str, timings: Sequence[Timings], stack: Stack) -> pd.DataFrame:
+def rows_of(
+    kind: str, timings: Sequence[Timings], stack: Stack, setup: Setup | None = None
+) -> pd.DataFrame:
     """Return one row per measured shape of a kind: its sizes, group and median seconds.
 
     Parameters
@@ -137,6 +139,8 @@ def rows_of(kind: str, timings: Sequence[Timings], stack: Stack) -> pd.DataFrame
         Valid rows of files.
     stack : Stack
         Which rows.
+    setup : Setup, optional
+        How the kind is fitted, if not as `SETUPS` says.
 
     Returns
     -------
@@ -146,7 +150,7 @@ def rows_of(kind: str, timings: Sequence[Timings], stack: Stack) -> pd.DataFrame
     """
     import pandas as pd
 
-    setup = SETUPS[kind]
+    setup = setup or SETUPS[kind]
     frames = [stack.select(item.frame) for item in timings if item.kind == setup.timings]
     frame = pd.concat(frames) if frames else pd.DataFrame()
     if frame.empty:

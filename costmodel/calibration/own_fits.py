@@ -97,7 +97,7 @@ def fit_all(
     for index, stack in enumerate(stacks):
         if progress is not None:
             progress(stack.kind, index, len(stacks))
-        frame = rows_of(stack.kind, stack.timings, Stack(stack.gpu))
+        frame = rows_of(stack.kind, stack.timings, Stack(stack.gpu), setup_of(stack.kind, profile))
         like = "" if profile.is_processor else _like(stack)
         frame.attrs["kernel"] = like or frame.attrs["kernel"]
         free = _free_parameters(stack.kind, like, profile)

@@ -46,5 +46,6 @@ def setup_of(kind: str, profile: HardwareProfile) -> Setup:
         residual=None,
         fixed={},
         starts=3,
+        least_fitted_s=0.0,
         min_time_s=0.0,
     )
