@@ -1,0 +1,188 @@
+"""The prefill of a prepared case over arrays of points: times, host, FLOPs, bytes, bands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from costmodel.case import Case
+from costmodel.catalog.hardware import load_host
+from costmodel.evaluation import Evaluation, FloatArray, evaluate
+from costmodel.memory import memory
+from costmodel.points import AXES
+from costmodel.results import STAGES, stage_of
+from costmodel.timing.device import resolve_device
+from costmodel.timing.kernels.launch import stage_time_s
+from costmodel.timing.model import PassTimes, load_time_model
+
+__all__ = ["Prefill", "prefill"]
+
+Band = tuple[FloatArray, FloatArray]
+Launch = Literal["low", "mid", "high"]
+
+
+@dataclass(frozen=True)
+class Prefill:
+    """One prefill at every point.
+
+    Attributes
+    ----------
+    gpu_s : dict of str to ndarray
+        Time of the operators by stage [s].
+    host_s : dict of str to ndarray
+        Time that the GPU waits for the host, by stage [s].
+    flops, bytes_moved : dict of str to ndarray
+        By stage and ``total``; FLOPs of matrix products and convolutions [FLOP], [B].
+    kv_cache_bytes, memory_bytes : ndarray
+        KV cache; weights, cache and peak activations together [B].
+    bands : dict of str to tuple of ndarray
+        90 % band of the time to the first token by kind, ``same_stack`` and ``any_stack``; empty
+        where the time model has none [s].
+    launches, host_syncs : dict of str to ndarray
+        Kernels started and waits of the host, by stage.
+    """
+
+    gpu_s: dict[str, FloatArray]
+    host_s: dict[str, FloatArray]
+    flops: dict[str, FloatArray]
+    bytes_moved: dict[str, FloatArray]
+    kv_cache_bytes: FloatArray
+    memory_bytes: FloatArray
+    bands: dict[str, Band]
+    launches: dict[str, FloatArray]
+    host_syncs: dict[str, FloatArray]
+    evaluation: Evaluation
+    times: PassTimes
+
+    @property
+    def ttft_s(self) -> FloatArray:
+        """Time to the first token [s]."""
+        return _sum(self.gpu_s) + _sum(self.host_s)
+
+    @property
+    def language_s(self) -> FloatArray:
+        """GPU time of the language model and its head [s]."""
+        return self.gpu_s["llm_prefill"] + self.gpu_s["lm_head"]
+
+    def with_launch(self, launch: Launch | float) -> dict[str, FloatArray]:
+        """Return `host_s` with another cost of starting a kernel.
+
+        Parameters
+        ----------
+        launch : {"low", "mid", "high"} or float
+            An end of the range that the sources give, or a factor on the launch, start and gap.
+
+        Returns
+        -------
+        dict of str to ndarray
+            By stage [s].
+        """
+        return _host(self.evaluation, self.times, launch)
+
+    def stage_band(self, stage: str, kind: str = "any_stack") -> Band:
+        """Return the 90 % band of a stage's GPU time [s]; the time itself without bands.
+
+        Parameters
+        ----------
+        stage : str
+            One of `STAGES`.
+        kind : {"any_stack", "same_stack"}
+            For any lab and software, or for those of the calibration.
+        """
+        name = "llm" if stage == "llm_prefill" else stage
+        if name not in self.times.stage_low_s.get(kind, {}):
+            return self.gpu_s[stage], self.gpu_s[stage]
+        return self.times.stage_low_s[kind][name], self.times.stage_high_s[kind][name]
+
+
+def prefill(case: Case, **axes: Any) -> Prefill:
+    """Evaluate the prefill of a case over arrays.
+
+    Parameters
+    ----------
+    case : Case
+        From `costmodel.prepare`.
+    **axes : array_like
+        As in `costmodel.evaluate_grid`.
+
+    Returns
+    -------
+    Prefill
+
+    Examples
+    --------
+    >>> from costmodel.case import prepare
+    >>> case = prepare("llava-1.5-7b", "a100-80gb-sxm", text_tokens=64, compress="random:k=64")
+    >>> found = prefill(case, k=[64, 144])
+    >>> [int(flops) for flops in found.flops["llm_prefill"]]
+    [1666447310848, 2716701032448]
+    >>> found.ttft_s[0] < found.ttft_s[1]
+    np.True_
+    """
+    program, _ = case.program()
+    overrides = {AXES.get(name, name): np.asarray(v, dtype=float) for name, v in axes.items()}
+    evaluation = evaluate(program, "prefill", **overrides)
+    device = resolve_device(case.gpu, load_host(), case.deployment)
+    times = load_time_model(case.time_model).times(evaluation, device, case.deployment)
+    held = memory(program, **overrides)
+    counted = [op.matmul for op in evaluation.ops]
+    flops = _by_stage(evaluation, evaluation.flops, counted)
+    moved = _by_stage(evaluation, evaluation.bytes_moved)
+    return Prefill(
+        gpu_s=_by_stage(evaluation, times.op_s),
+        host_s=_host(evaluation, times, "mid"),
+        flops=flops | {"total": _sum(flops)},
+        bytes_moved=moved | {"total": _sum(moved)},
+        kv_cache_bytes=np.broadcast_to(held.kv_cache, evaluation.points),
+        memory_bytes=np.broadcast_to(held.total, evaluation.points),
+        bands={kind: (times.low_s[kind], times.high_s[kind]) for kind in times.low_s},
+        launches=_by_stage(evaluation, evaluation.launches),
+        host_syncs=_by_stage(evaluation, evaluation.host_syncs),
+        evaluation=evaluation,
+        times=times,
+    )
+
+
+def _by_stage(
+    evaluation: Evaluation, per_execution: FloatArray, chosen: list[bool] | None = None
+) -> dict[str, FloatArray]:
+    own = [stage_of(op) for op in evaluation.ops]
+    used = chosen if chosen is not None else [True] * len(own)
+    return {
+        stage: evaluation.total(
+            per_execution, [s == stage and use for s, use in zip(own, used, strict=True)]
+        )
+        for stage in STAGES
+    }
+
+
+def _host(
+    evaluation: Evaluation, times: PassTimes, launch: Launch | float
+) -> dict[str, FloatArray]:
+    found = {stage: np.zeros(evaluation.points) for stage in STAGES}
+    # Every queue holds operators of one stage.
+    for queue in times.queues:
+        rows = list(queue.rows)
+        repeat = evaluation.repeat[rows]
+        busy, launches, syncs = (
+            np.sum(values[rows] * repeat, axis=0)
+            for values in (times.op_s, evaluation.launches, evaluation.host_syncs)
+        )
+        if isinstance(launch, str):
+            costs = queue.costs.at_launch(launch)
+        else:
+            costs = replace(
+                queue.costs, launch_s=launch * queue.costs.launch_s,
+                start_s=launch * queue.costs.start_s, gap_s=launch * queue.costs.gap_s,
+            )  # fmt: skip
+        stage = stage_of(evaluation.ops[rows[0]])
+        found[stage] = found[stage] + stage_time_s(busy, launches, syncs, costs)
+    return found
+
+
+def _sum(parts: Mapping[str, FloatArray]) -> FloatArray:
+    total: FloatArray = np.sum(list(parts.values()), axis=0)
+    return total
