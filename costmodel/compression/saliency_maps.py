@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -10,11 +11,22 @@ from sympy import Expr, Integer
 from costmodel.compression.method import Context
 from costmodel.compression.tower import TowerSequence, attention_map_bytes, executed_layers
 from costmodel.errors import InputError
-from costmodel.ops import ONE, Op, elementwise
+from costmodel.ops import ONE, ZERO, Op, elementwise
 from costmodel.specs.base import Spec
 from costmodel.symbols import sym
 
-__all__ = ["MapParams", "check_kept", "class_saliency", "kept_maps_bytes", "map_note"]
+__all__ = [
+    "INDEX_BYTES",
+    "MapParams",
+    "check_kept",
+    "class_saliency",
+    "kept_maps_bytes",
+    "map_note",
+    "masked_gather",
+]
+
+INDEX_BYTES = Integer(8)
+"""Of an index [B]."""
 
 
 class MapParams(Spec):
@@ -27,6 +39,8 @@ class MapParams(Spec):
     maps : {"all", "one"}
         Layers that write and keep their attention weights: all, as ``output_attentions``
         of the released code does, or the one that is read.
+    position : {"after_projector", "before_projector"}
+        Where tokens go.
     """
 
     k: Annotated[int, Field(gt=0)] = Field(
@@ -34,6 +48,10 @@ class MapParams(Spec):
     )
     maps: Literal["all", "one"] = Field(
         default="all", description="vision layers that keep their attention weights"
+    )
+    position: Literal["after_projector", "before_projector"] = Field(
+        default="after_projector",
+        description="whether tokens go after the projector, as released, or before it",
     )
 
 
@@ -68,11 +86,49 @@ def map_note(params: MapParams, context: Context) -> str:
     return "attention weights of one vision layer are written: no FlashAttention there"
 
 
-def class_saliency(item: TowerSequence, launches: int, note: str) -> Op:
-    """Class attention averaged over heads, and the order or choice of tokens by it."""
-    ba, index = sym("ba"), Integer(8)
+def class_saliency(item: TowerSequence, launches: int, written: Expr, note: str) -> Op:
+    r"""Class attention averaged over heads, and the order or choice of tokens by it.
+
+    .. math:: Q = B (H_v g \beta_a + 2 g \beta_a + w)
+
+    Parameters
+    ----------
+    item : TowerSequence
+        B sequences of g patches.
+    launches : int
+        Kernels, the mean among them.
+    written : Expr
+        Bytes that the kernels after the mean write, per patch [B] (w over g).
+    note : str
+        Which kernels.
+    """
+    ba, heads = sym("ba"), sym("Hv")
     return elementwise(
-        f"{item.label}.choose", "compression", rows=item.batch * sym("Hv"), cols=item.patches,
-        read=ba + 3 * index / sym("Hv"), write=3 * index / sym("Hv"), flops_per_element=ONE,
-        launches=Integer(launches), primitive="reduction", note=note,
+        f"{item.label}.choose", "compression", rows=item.batch * heads, cols=item.patches,
+        read=ba + ba / heads, write=(ba + written) / heads, flops_per_element=ONE,
+        launches=Integer(launches), live=(ba + written) / heads, primitive="reduction", note=note,
     )  # fmt: skip
+
+
+def masked_gather(item: TowerSequence, batch: Expr, width: Expr, repeat: Expr = ONE) -> Op:
+    """Tokens under a boolean mask, whose number the host waits for.
+
+    Parameters
+    ----------
+    item : TowerSequence
+        Its kept tokens of all patches.
+    batch : Expr
+        Sequences at once.
+    width : Expr
+        Of a token.
+    repeat : Expr
+        Times.
+    """
+    mask = item.patches / (item.kept * width)
+    gather = elementwise(
+        f"{item.label}.gather", "compression", rows=batch * item.kept, cols=width,
+        read=sym("ba") + mask + INDEX_BYTES / width, write=sym("ba") + INDEX_BYTES / width,
+        flops_per_element=ZERO, kind="copy", primitive="gather", repeat=repeat,
+        note="boolean index: the places of the mask, and the tokens there",
+    )  # fmt: skip
+    return replace(gather, host_syncs=ONE, graph_safe=False)

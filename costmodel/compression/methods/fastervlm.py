@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import Field
 from sympy import Integer, Symbol
 
 from costmodel.compression.method import Context, Method
 from costmodel.compression.plan import CompressionPlan, Insertion, TokenCount
 from costmodel.compression.saliency_maps import (
+    INDEX_BYTES,
     MapParams,
     check_kept,
     class_saliency,
     kept_maps_bytes,
     map_note,
+    masked_gather,
 )
 from costmodel.compression.tower import (
     kept_per_sequence,
@@ -29,22 +29,15 @@ from costmodel.symbols import sym
 __all__ = ["METHOD"]
 
 
-class FasterParams(MapParams):
-    """How many tokens remain, and whether the projector works on all."""
-
-    position: Literal["after_projector", "before_projector"] = Field(
-        default="after_projector",
-        description="whether tokens go after the projector, as released, or before it",
-    )
-
-
 class FasterVLM(Method):
     """Mean of the class attention over heads, top-k of each sequence; no matrix products.
 
     The released code chooses on the tower's attention, runs the projector on all tokens
     and drops the others behind it, image by image with a boolean index whose size the
     host reads.  Read: the authors' ``llava_arch.py``; their ``clip_encoder.py`` was not
-    found, a copy in another repository asks the whole tower for its attentions.
+    found, a copy in another repository asks the whole tower for its attentions.  For images
+    in tiles that code also copies all features once into reading order and leaves the row
+    markers out; here nothing is copied and markers stay, as with every method.
     """
 
     name = "fastervlm"
@@ -55,9 +48,9 @@ class FasterVLM(Method):
     url = "https://arxiv.org/abs/2412.01818"
     unknown = "Whether the released tower keeps the attention weights of all layers."
 
-    Params = FasterParams
+    Params = MapParams
 
-    def plan(self, params: FasterParams, context: Context) -> CompressionPlan:
+    def plan(self, params: MapParams, context: Context) -> CompressionPlan:
         """Return a plan with eager attention in the tower, a top-k and a gather."""
         sequences = tower_sequences(context, self.name, class_token=True)
         check_kept(params.k, sequences, self.name)
@@ -69,13 +62,11 @@ class FasterVLM(Method):
         ops: list[Op] = []
         for item in sequences:
             values[item.kept] = params.k
-            gather = copy(
-                f"{item.label}.gather", "compression", rows=item.kept, cols=sym("c"),
-                gather=True, repeat=item.batch, note="boolean index, one image after the other",
-            )  # fmt: skip
+            # Top-k writes values and indices, then a mask of one byte is made and set.
+            chosen = 1 + (sym("ba") + 2 * INDEX_BYTES + 1) * item.kept / item.patches
             ops += [
-                class_saliency(item, 4, "mean over heads, top-k, mask"),
-                replace(gather, host_syncs=ONE, graph_safe=False),
+                class_saliency(item, 4, chosen, "mean over heads, top-k, mask"),
+                masked_gather(item, ONE, sym("c"), repeat=item.batch),
                 copy(f"{item.label}.stack", "compression", rows=item.batch * item.kept,
                      cols=sym("c"), launches=Integer(1)),
             ]  # fmt: skip

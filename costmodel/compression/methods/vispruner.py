@@ -12,11 +12,13 @@ from sympy import Expr, Integer, Mod, Symbol
 from costmodel.compression.method import Context, Method
 from costmodel.compression.plan import CompressionPlan, Insertion, TokenCount
 from costmodel.compression.saliency_maps import (
+    INDEX_BYTES,
     MapParams,
     check_kept,
     class_saliency,
     kept_maps_bytes,
     map_note,
+    masked_gather,
 )
 from costmodel.compression.tower import (
     TowerSequence,
@@ -25,7 +27,7 @@ from costmodel.compression.tower import (
     total,
     tower_sequences,
 )
-from costmodel.ops import Op, copy, elementwise, matmul
+from costmodel.ops import ONE, ZERO, Op, copy, elementwise, matmul
 from costmodel.symbols import indexed, sym
 
 __all__ = ["METHOD"]
@@ -52,14 +54,16 @@ class VisPruner(Method):
               \quad R_j = g - k_o - 8 j
 
     Python loops over rounds whose number is known beforehand: eight kernels each, two of
-    them copies of an index made on the host.  Read: the authors' ``llava_arch.py`` and
-    ``clip_encoder.py``; kernels are counted by reading.
+    them copies of an index made on the host, which waits for both.  The released code runs
+    the projector on all tokens and drops the others behind it by a boolean mask; an earlier
+    version by the same authors dropped them before it.  Read: ``llava_arch.py`` of both,
+    ``clip_encoder.py`` of the earlier one.  Row markers of images in tiles stay here.
     """
 
     name = "vispruner"
     title = "VisPruner"
     summary = "Keeps patches by class attention, and of the others those that are no duplicates."
-    where = "after the vision tower, before the projector; tower with attention weights"
+    where = "after the projector (or before it), by attention of the vision tower"
     reference = "Q. Zhang et al., Beyond Text-Visual Attention: Exploiting Visual Cues, ICCV 2025"
     url = "https://arxiv.org/abs/2412.01818"
     unknown = "How it scores patches of a tower without a class token."
@@ -71,28 +75,35 @@ class VisPruner(Method):
         sequences = tower_sequences(context, self.name, class_token=True)
         check_kept(params.k, sequences, self.name)
         held = kept_maps_bytes(params, context, sequences)
-        values: dict[Symbol, float] = {sym("js"): _PER_ROUND}
+        before = params.position == "before_projector"
+        values: dict[Symbol, float] = {
+            sym("js"): _PER_ROUND,
+            sym("c"): context.projector.in_features if before else context.model.text.hidden_size,
+        }
         ops: list[Op] = []
         chosen = int(params.k * params.important)
         for index, item in enumerate(sequences):
             important, rounds = (indexed(name, index, len(sequences)) for name in ("ko", "jr"))
             count = math.ceil((item.tokens - params.k) / _PER_ROUND)
             values |= {item.kept: params.k, important: chosen, rounds: count}
-            ops += _operators(item, important, rounds, count)
+            ops += _operators(item, important, rounds, count, sym("c"), before)
         visual = total(sequences)
         count = params.k * sum(item.number for item in sequences)
         return CompressionPlan(
             method=self.name,
-            insertion=Insertion("after_encoder"),
+            insertion=Insertion("after_encoder" if before else "after_projector"),
             kept=TokenCount.static(count + context.markers),
             decoder_groups=context.uniform(visual + context.markers),
             tower_groups=reading_groups(context, sequences, every=params.maps == "all"),
-            projector_rows=visual,
+            projector_rows=visual if before else context.projected,
             ops=tuple(op.holding(held) for op in ops),
             values=values,
             needs_attention_weights=True,
             graph_safe=False,
-            notes=(map_note(params, context), "duplicates go in a Python loop, 8 per round"),
+            notes=(
+                map_note(params, context),
+                "duplicates go in a Python loop, 8 per round; the host waits twice in each",
+            ),
         )
 
     def params_for(self, kept_per_image: int, context: Context) -> dict[str, Any]:
@@ -101,52 +112,79 @@ class VisPruner(Method):
         return {"k": kept_per_sequence(context, sequences, kept_per_image, self.name)}
 
 
-def _operators(item: TowerSequence, important: Expr, rounds: Expr, count: int) -> list[Op]:
-    ba, width, index = sym("ba"), sym("dv"), Integer(8)
-    rest, removed = item.patches - important, sym("js")
+def _operators(
+    item: TowerSequence, important: Expr, rounds: Expr, count: int, width: Expr, before: bool
+) -> list[Op]:
+    """Operators for one shape of sequences; `width` is that of the tokens that are dropped."""
+    ba = sym("ba")
+    normalise = elementwise(
+        f"{item.label}.normalise", "compression", rows=item.batch * item.patches, cols=sym("dv"),
+        read=2 * ba, write=ba, flops_per_element=Integer(3), launches=Integer(2),
+        primitive="reduction", note="norm and division",
+    )  # fmt: skip
     ops = [
-        elementwise(
-            f"{item.label}.normalise", "compression", rows=item.batch * item.patches, cols=width,
-            read=2 * ba, write=ba, flops_per_element=Integer(3), launches=Integer(2),
-            primitive="reduction", note="norm and division",
-        ),
-        class_saliency(item, 2, "mean over heads, sort"),
-    ]  # fmt: skip
-    if count:
-        # In the mean over rounds; an odd number of tokens stays odd, as rounds remove an even one.
-        mean = rest - removed * (rounds - 1) / 2
-        squares = rest**2 - removed * rest * (rounds - 1) + removed**2 * (
-            (rounds - 1) * (2 * rounds - 1)
-        ) / 6  # fmt: skip
-        pairs = (squares - Mod(rest, 2)) / 4
-        half, held = mean / 2, item.batch * item.patches * width * ba
-        product = matmul(
-            f"{item.label}.similarity", "compression", batch=item.batch, m=half, n=half, k=width,
-            a_bytes=item.batch * half * width * ba, b_bytes=item.batch * half * width * ba,
-            repeat=rounds, held=2 * held, note="sizes in the mean over rounds",
-        )  # fmt: skip
-        ops += [
-            copy(
-                f"{item.label}.residual", "compression", rows=item.batch * mean, cols=width,
-                launches=Integer(2), gather=True, repeat=rounds, held=held,
-                note="tokens left, by an index made on the host",
-            ),
-            replace(product, flops=2 * item.batch * pairs * width),
-            elementwise(
-                f"{item.label}.distinct", "compression", rows=item.batch * half, cols=half,
-                read=ba, write=(ba + 3 * index) / half, flops_per_element=Integer(1),
-                launches=Integer(5), repeat=rounds, held=held, primitive="reduction",
-                note="best partner, sort, index copied from the host, gather, join",
-            ),
-        ]  # fmt: skip
-    return [
-        replace(op, graph_safe=False)
-        for op in [
-            *ops,
-            copy(f"{item.label}.gather", "compression", rows=item.batch * item.kept, cols=width,
-                 launches=Integer(4), gather=True, note="join, sort, index from the host, gather"),
+        normalise,
+        class_saliency(item, 2, ba + INDEX_BYTES, "mean over heads, sort"),
+        *(_rounds(item, important, rounds) if count else ()),
+    ]
+    joined = elementwise(
+        f"{item.label}.join", "compression", rows=item.batch * item.kept, cols=ONE,
+        read=2 * INDEX_BYTES, write=3 * INDEX_BYTES if before else
+        INDEX_BYTES + (item.patches + item.kept) / item.kept, flops_per_element=ZERO,
+        launches=Integer(2 if before else 3), primitive="gather",
+        note="both kinds of tokens, sorted" if before else "both kinds of tokens, as a mask",
+    )  # fmt: skip
+    if not before:
+        return [replace(op, graph_safe=False) for op in [*ops, joined]] + [
+            masked_gather(item, item.batch, width)
         ]
-    ]  # fmt: skip
+    gather = copy(
+        f"{item.label}.gather", "compression", rows=item.batch * item.kept, cols=width,
+        launches=Integer(2), gather=True, note="index copied from the host, gather",
+    )  # fmt: skip
+    ops += [joined, replace(gather, host_syncs=ONE)]
+    return [replace(op, graph_safe=False) for op in ops]
+
+
+def _rounds(item: TowerSequence, important: Expr, rounds: Expr) -> list[Op]:
+    """Rounds of matching; sizes are means over rounds, of squares where they enter squared."""
+    ba, width, batch = sym("ba"), sym("dv"), item.batch
+    rest, removed = item.patches - important, sym("js")
+    mean = rest - removed * (rounds - 1) / 2
+    squares = rest**2 - removed * rest * (rounds - 1) + removed**2 * (
+        (rounds - 1) * (2 * rounds - 1)
+    ) / 6  # fmt: skip
+    # An odd number of tokens stays odd, as rounds remove an even one.
+    pairs = (squares - Mod(rest, 2)) / 4
+    half, held = mean / 2, batch * item.patches * width * ba
+    residual = copy(
+        f"{item.label}.residual", "compression", rows=batch * mean, cols=width,
+        launches=Integer(2), gather=True, repeat=rounds, held=held,
+        note="tokens left, by an index copied from the host",
+    )  # fmt: skip
+    product = matmul(
+        f"{item.label}.similarity", "compression", batch=batch, m=half, n=half, k=width,
+        a_bytes=batch * half * width * ba, b_bytes=batch * half * width * ba,
+        repeat=rounds, held=2 * held, note="sizes in the mean over rounds",
+    )  # fmt: skip
+    # Per token at an even place: the sort, the gather and the join read, as they and the
+    # maximum write.
+    read, write = ba + 4 * INDEX_BYTES, 2 * ba + 5 * INDEX_BYTES
+    distinct = elementwise(
+        f"{item.label}.distinct", "compression", rows=batch * pairs / half, cols=half,
+        read=ba + read * half / pairs, write=write * half / pairs, flops_per_element=ONE,
+        launches=Integer(5), repeat=rounds, held=held, primitive="reduction",
+        note="best partner, sort, index copied from the host, gather, join",
+    )  # fmt: skip
+    return [
+        replace(residual, host_syncs=ONE),
+        replace(
+            product,
+            flops=2 * batch * pairs * width,
+            traffic=replace(product.traffic, act_out=batch * pairs * ba),
+        ),
+        replace(distinct, host_syncs=ONE),
+    ]
 
 
 METHOD = VisPruner()

@@ -17,7 +17,7 @@ from costmodel.compression.plan import (
     TowerGroup,
 )
 from costmodel.compression.ranking import attention_row, projections, take
-from costmodel.compression.saliency_maps import check_kept, class_saliency
+from costmodel.compression.saliency_maps import INDEX_BYTES, check_kept, class_saliency
 from costmodel.compression.tower import (
     TowerSequence,
     executed_layers,
@@ -157,7 +157,9 @@ def _scan(item: TowerSequence) -> list[Op]:
     rest = item.patches - k
     operand = item.batch * c * ba
     return [
-        class_saliency(item, 12, "two class attentions, top-k of all and of every window"),
+        class_saliency(
+            item, 12, 3 * INDEX_BYTES, "two class attentions, top-k of all and of every window"
+        ),
         copy(f"{item.label}.gather", "compression", rows=item.batch * item.patches, cols=c,
              launches=Integer(2), gather=True, note="tokens chosen and not"),
         elementwise(f"{item.label}.norms", "compression", rows=item.batch * item.patches, cols=c,
