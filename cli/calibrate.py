@@ -41,6 +41,11 @@ __all__ = ["command"]
 )
 @click.option("--dtype", metavar="TEXT", help="Fit only this format; for rows that name none.")
 @click.option(
+    "--kernel",
+    metavar="NAME",
+    help="Fit only attention kernels that begin so. Default: the one with the most rows.",
+)
+@click.option(
     "--base",
     metavar="NAME|FILE",
     help="Calibration that supplies the kinds without rows. Default: the datasheet does.",
@@ -54,6 +59,7 @@ def command(
     source: str | None,
     software: str | None,
     dtype: str | None,
+    kernel: str | None,
     base: str | None,
     form: str,
 ) -> None:
@@ -81,6 +87,7 @@ def command(
             source=source,
             software=software,
             dtype=dtype,
+            kernel=kernel,
             base=base,
             progress=told,
         )

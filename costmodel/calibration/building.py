@@ -146,7 +146,9 @@ def rows_of(
     -------
     pandas.DataFrame
         Columns: the setup's sizes, its group columns, ``time_s``, and ``measurements``
-        (how many the median is of).  Empty if there are none.
+        (how many the median is of).  Empty if there are none.  Attributes: ``kernel``, the
+        implementation of attention, and ``too_short``, how many rows the setup's
+        `least_fitted_s` left out.
     """
     import pandas as pd
 
@@ -170,11 +172,12 @@ def rows_of(
             frame = frame[frame["n_gpus"] == frame["gpus_per_node"]]
             frame = frame.assign(octave=(2 * np.log2(frame["bytes"])).round())
         frame = frame.rename(columns=dict(setup.rename))
-    frame = frame[frame["time_s"] >= setup.least_fitted_s]
+    long = frame["time_s"] >= setup.least_fitted_s
+    frame = frame[long]
     keys = list(dict.fromkeys([*setup.sizes, *setup.group]))
     grouped = frame.groupby(keys, dropna=False, sort=True)["time_s"]
     result = grouped.agg(time_s="median", measurements="size").reset_index()
-    result.attrs["kernel"] = kernel
+    result.attrs.update(kernel=kernel, too_short=int((~long).sum()))
     return result
 
 

@@ -37,12 +37,18 @@ class OwnFit:
         Known attention kernel whose tiles it has; empty for other kinds.
     at_bound : tuple of str
         Parameters that ended at the edge of their range: the rows do not identify them.
+    too_short : int
+        Rows left out because clocks of some sources do not resolve them.
+    least_fitted_s : float
+        They took less than this [s].
     """
 
     stack: StackRows
     fit: KindFit
     like: str
     at_bound: tuple[str, ...]
+    too_short: int = 0
+    least_fitted_s: float = 0.0
 
     @property
     def note(self) -> str:
@@ -51,6 +57,13 @@ class OwnFit:
             return ""
         tiles = f", with the tiles of {self.like}" if self.like != self.stack.kernel else ""
         return f"{self.fit.kind}: {self.stack.kernel}{tiles if self.like else ''}"
+
+    @property
+    def short_note(self) -> str:
+        """What the calibration should say about rows that were not used; empty if none."""
+        if not self.too_short:
+            return ""
+        return f"{self.fit.kind}: {_short_rows(self.too_short, self.least_fitted_s)}"
 
 
 @dataclass(frozen=True)
@@ -97,7 +110,9 @@ def fit_all(
     for index, stack in enumerate(stacks):
         if progress is not None:
             progress(stack.kind, index, len(stacks))
-        frame = rows_of(stack.kind, stack.timings, Stack(stack.gpu), setup_of(stack.kind, profile))
+        setup = setup_of(stack.kind, profile)
+        frame = rows_of(stack.kind, stack.timings, Stack(stack.gpu), setup)
+        too_short = frame.attrs.get("too_short", 0)
         like = "" if profile.is_processor else _like(stack)
         frame.attrs["kernel"] = like or frame.attrs["kernel"]
         free = _free_parameters(stack.kind, like, profile)
@@ -105,6 +120,8 @@ def fit_all(
         least = -(-4 * (len(free) + 1) // 3)
         if len(frame) < least:
             reason = f"{len(frame)} usable shapes are too few, at least {least} are needed"
+            if too_short:
+                reason += f"; {_short_rows(too_short, setup.least_fitted_s)}"
             failed.append(LeftOut(stack, reason))
             continue
         try:
@@ -121,8 +138,14 @@ def fit_all(
         except CostModelError as error:
             failed.append(LeftOut(stack, str(error)))
             continue
-        fitted.append(OwnFit(stack, fit, like, tuple(p.name for p in free if _at_bound(p, fit))))
+        stuck = tuple(p.name for p in free if _at_bound(p, fit))
+        fitted.append(OwnFit(stack, fit, like, stuck, too_short, setup.least_fitted_s))
     return fitted, failed
+
+
+def _short_rows(count: int, least_s: float) -> str:
+    rows = "1 row takes" if count == 1 else f"{count:,} rows take"
+    return f"{rows} less than {1e6 * least_s:g} us and {'is' if count == 1 else 'are'} not used"
 
 
 def _like(stack: StackRows) -> str:

@@ -11,6 +11,7 @@ from costmodel.calibration.borrowing import stand_ins
 from costmodel.calibration.dtypes import dtype_name
 from costmodel.calibration.host_fits import host_fits
 from costmodel.calibration.judging import own_devices
+from costmodel.calibration.kernel_choice import by_kernel, kernel_notes
 from costmodel.calibration.loading import load_timings
 from costmodel.calibration.own_fits import LeftOut, OwnFit, Progress, fit_all
 from costmodel.calibration.report import Problem
@@ -67,6 +68,7 @@ def calibrate(
     source: str | None = None,
     software: str | None = None,
     dtype: str | None = None,
+    kernel: str | None = None,
     base: str | os.PathLike[str] | None = None,
     today: datetime.date | None = None,
     progress: Progress | None = None,
@@ -84,6 +86,9 @@ def calibrate(
     source, software, dtype : str, optional
         Stack to fit, by the beginning of its name, and what rows are that do not say.  Of
         several stacks the one with the most rows is taken for each kind.
+    kernel : str, optional
+        Implementation of attention to fit, by the beginning of its name.  Kinds that have
+        rows of others only are left out; other kinds than attention are as they are.
     base : str or path, optional
         Calibration that supplies kinds without rows.
     today : date, optional
@@ -119,7 +124,11 @@ def calibrate(
         known = "; ".join(dict.fromkeys(stack.label for stack in stacks))
         given = ", ".join(filter(None, (source, software, dtype)))
         raise InputError("source, software, dtype", given, f"the beginning of one of: {known}")
+    unwanted: list[LeftOut] = []
+    if kernel is not None:
+        wanted, unwanted = by_kernel(wanted, kernel)
     chosen, left_out = _most_rows(wanted)
+    left_out += unwanted
     date = today or datetime.date.today()
     fitted, failed = fit_all(chosen, profile, date, progress)
     if not fitted:
@@ -135,7 +144,7 @@ def calibrate(
         title=_title(profile, fitted),
         date=date,
         lab_spread=donor.lab_spread if donor else {},
-        notes=tuple(note for one in fitted if (note := one.note)),
+        notes=(*_notes(fitted), *kernel_notes(fitted, left_out)),
         kinds=tuple(sorted([*kinds.values(), *like.values()], key=lambda fit: fit.kind)),
         host=host_fits(own, profile, date),
     )
@@ -172,6 +181,10 @@ def _most_rows(stacks: Sequence[StackRows]) -> tuple[list[StackRows], list[LeftO
         if stack is not best[stack.kind]
     ]
     return list(best.values()), left_out
+
+
+def _notes(fitted: Sequence[OwnFit]) -> list[str]:
+    return [note for one in fitted for note in (one.note, one.short_note) if note]
 
 
 def _taken(fit: KindFit, donor: Calibration, profile: HardwareProfile) -> KindFit:

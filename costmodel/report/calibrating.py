@@ -30,7 +30,7 @@ def own_calibration_record(result: OwnCalibration, path: str) -> dict[str, Any]:
     -------
     dict
         Keys ``schema_version``, ``name``, ``device``, ``file``, ``kinds``, ``taken``,
-        ``stood_in``, ``host``, ``datasheet``, ``left_out`` and ``dropped``.
+        ``stood_in``, ``host``, ``datasheet``, ``left_out``, ``notes`` and ``dropped``.
     """
     calibration = result.calibration
     return {
@@ -55,6 +55,7 @@ def own_calibration_record(result: OwnCalibration, path: str) -> dict[str, Any]:
             }
             for one in result.left_out
         ],
+        "notes": list(calibration.notes),
         "dropped": problem_records(result.problems),
     }
 
@@ -68,6 +69,7 @@ def _kind_record(one: OwnFit) -> dict[str, Any]:
         "dtype": fit.dtype,
         "kernel": one.stack.kernel,
         "rows": fit.rows,
+        "too_short": one.too_short,
         "judged": error.rows if error else 0,
         "cv_mape_pct": error.mape_pct if error else None,
         "cv_p90_ape_pct": error.p90_pct if error else None,

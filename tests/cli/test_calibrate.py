@@ -216,20 +216,91 @@ def test_kinds_with_too_few_rows_are_named(folder: Path) -> None:
 
 
 def test_attention_of_an_unknown_kernel_is_taken_for_flash_attention(tmp_path: Path) -> None:
-    grid = pd.MultiIndex.from_product(
-        [[1, 2, 4, 8, 16, 32, 64], [512, 1024, 2048, 4096, 8192], [8, 16, 32]],
-        names=["batch", "kv_len", "heads"],
-    ).to_frame(index=False)
-    grid = grid.assign(q_len=1, kv_heads=8, head_dim=128, causal=True, kernel="mine", **STACK)
-    shapes = {n: grid[n].to_numpy(dtype=np.float64) for n in SETUPS["attention_decode"].sizes}
-    grid.assign(time_us=_times("attention_decode", shapes, 3)).to_csv(
-        tmp_path / "t.csv", index=False
-    )
+    decoding("mine", [1, 2, 4, 8, 16, 32, 64]).to_csv(tmp_path / "t.csv", index=False)
     (one,) = calibrate([tmp_path / "t.csv"], GPU).fitted
     assert one.note == "attention_decode: mine, with the tiles of vllm_flash_attn_fa2"
     assert one.fit.error is not None
     assert one.fit.error.mape_pct < 12
     assert "bk64" not in one.at_bound
+
+
+def decoding(kernel: str, batches: list[int]) -> pd.DataFrame:
+    grid = pd.MultiIndex.from_product(
+        [batches, [512, 1024, 2048, 4096, 8192], [8, 16, 32]], names=["batch", "kv_len", "heads"]
+    ).to_frame(index=False)
+    grid = grid.assign(q_len=1, kv_heads=8, head_dim=128, causal=True, kernel=kernel, **STACK)
+    shapes = {n: grid[n].to_numpy(dtype=np.float64) for n in SETUPS["attention_decode"].sizes}
+    return grid.assign(time_us=_times("attention_decode", shapes, 3))
+
+
+@pytest.fixture(scope="module")
+def kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a file of two implementations, the second with fewer rows."""
+    path = tmp_path_factory.mktemp("kernels") / "t.csv"
+    several = [decoding("sdpa-flash", [1, 2, 4, 8, 16, 32]), decoding("eager", [1, 4, 16, 64])]
+    pd.concat(several).to_csv(path, index=False)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("options", "taken", "other"),
+    [
+        ((), ("sdpa-flash", 90), ("eager", 60)),
+        (("--kernel", "eager"), ("eager", 60), ("sdpa-flash", 90)),
+        (("--kernel", "sdpa"), ("sdpa-flash", 90), ("eager", 60)),
+    ],
+)
+def test_one_of_several_kernels_is_fitted_and_the_others_are_named(
+    kernels: Path,
+    as_json: Callable[..., Any],
+    tmp_path: Path,
+    options: tuple[str, ...],
+    taken: tuple[str, int],
+    other: tuple[str, int],
+) -> None:
+    target = tmp_path / "c.yaml"
+    words = ("--gpu", "a40", "-o", str(target), "--format", "json", *options)
+    found = as_json("calibrate", str(kernels), *words)
+    (kind,) = found["kinds"]
+    assert (kind["kernel"], kind["rows"]) == taken
+    (left,) = found["left_out"]
+    assert (left["kernel"], left["rows"]) == other
+    said = (
+        f"attention_decode: fitted to {taken[0]} ({taken[1]} rows), not to "
+        f"{other[0]} ({other[1]} rows); --kernel chooses"
+    )
+    assert said in found["notes"]
+    assert said in yaml.safe_load(target.read_text(encoding="utf-8"))["notes"]
+
+
+def test_rows_without_kernels_are_fitted_beside_a_chosen_one(kernels: Path, folder: Path) -> None:
+    result = calibrate([kernels, folder / "add.csv"], GPU, kernel="eager")
+    assert {(one.fit.kind, one.stack.kernel) for one in result.fitted} == {
+        ("add", ""), ("attention_decode", "eager"),
+    }  # fmt: skip
+
+
+def test_rows_that_are_too_short_are_counted(
+    as_json: Callable[..., Any], run: Callable[..., Result], tmp_path: Path
+) -> None:
+    # Under 3 us memory-bound kernels of a GPU are not fitted.
+    short = additions().iloc[:7].assign(rows=1, time_us=[0.5, 1.0, 2.0, 2.9, 2.99, 3.0, 3.1])
+    pd.concat([additions(), short]).to_csv(tmp_path / "t.csv", index=False)
+    line = ("calibrate", str(tmp_path / "t.csv"), "--gpu", "a40", "-o", str(tmp_path / "c.yaml"))
+    found = as_json(*line, "--format", "json")
+    (kind,) = found["kinds"]
+    assert (kind["rows"], kind["too_short"]) == (48 + 2, 5)
+    said = "add: 5 rows take less than 3 us and are not used"
+    assert said in found["notes"]
+    assert said in " ".join(run(*line).stdout.split())
+
+
+def test_short_rows_are_the_reason_where_none_is_left(folder: Path, tmp_path: Path) -> None:
+    short = products().assign(m=range(1, 73), n=1024, k=1024, time_us=9.0)
+    short.to_csv(tmp_path / "t.csv", index=False)
+    (left,) = calibrate([tmp_path / "t.csv", folder / "add.csv"], GPU).left_out
+    assert "0 usable shapes are too few" in left.reason
+    assert f"{len(short)} rows take less than 10 us and are not used" in left.reason
 
 
 def test_the_same_rows_give_the_same_file(folder: Path, tmp_path: Path, made: Path) -> None:
@@ -264,16 +335,27 @@ BAD = [
     ("calibrate {t}/add.csv --gpu a40 -o {o}/c.yaml --base magic", ("'magic'", "YAML")),
     ("calibrate {t}/add.csv --gpu a40 -o {o}/c.yaml --dtype f16", ("dtype 'f16'", "fp16")),
     ("calibrate {t}/add.csv --gpu a40 -o {o}/c.yaml --software jax", ("'jax'", "torch 2.9")),
+    (
+        "calibrate {k} --gpu a40 -o {o}/c.yaml --kernel flash",
+        ("kernel", "'flash'", "eager, sdpa-flash"),
+    ),
+    ("calibrate {t}/add.csv --gpu a40 -o {o}/c.yaml --kernel eager", ("kernel", "no row names")),
     ("calibrate {t}/add.csv --gpu a40 -o {o}/c.yaml --format csv", ("'--format'", "'csv'")),
 ]
 
 
 @pytest.mark.parametrize(("line", "words"), BAD, ids=[line for line, _ in BAD])
 def test_bad_input(
-    run: Callable[..., Result], folder: Path, tmp_path: Path, line: str, words: tuple[str, ...]
+    run: Callable[..., Result],
+    folder: Path,
+    kernels: Path,
+    tmp_path: Path,
+    line: str,
+    words: tuple[str, ...],
 ) -> None:
     products(gpu="h200", dtype="fp8").to_csv(folder / "fp8.csv", index=False)
     filled = line.replace("{t}", str(folder)).replace("{o}", str(tmp_path))
+    filled = filled.replace("{k}", str(kernels))
     result = run(*filled.split())
     assert result.exit_code == 2, result.output
     assert result.stdout == ""
