@@ -12,6 +12,8 @@ DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 _CHUNK_BYTES = 64 << 20
 _ALIGN_BYTES = 512
+# Just under glibc's DEFAULT_MMAP_THRESHOLD_MAX (malloc.c), 32 MiB where a long has 8 bytes.
+_KEPT_BYTES = 31 << 20
 _MAX_SETS = 2048
 _TIMES_CACHE = 2
 
@@ -42,6 +44,9 @@ class Pool:
         self._seed = seed
         self._chunks: dict[tuple[str, str], list[Any]] = {}
         self._places: dict[tuple[str, str], tuple[int, int]] = {}
+
+        if device == "cpu":
+            _settle_allocator()
 
     def rewind(self) -> None:
         """Give everything back, for the next case."""
@@ -91,6 +96,17 @@ class Pool:
             return torch.ones(length, **where)
         generator = torch.Generator(self.device).manual_seed(self._seed + index)
         return torch.randn(length, generator=generator, **where)
+
+
+def _settle_allocator() -> None:
+    """Free one large block, as every model does sooner or later.
+
+    glibc's malloc gives blocks back to the system until it has seen a larger one freed; a result
+    would then cost page faults or not by what was measured before it.
+    """
+    import torch
+
+    torch.empty(_KEPT_BYTES, dtype=torch.uint8)
 
 
 class Rotation:

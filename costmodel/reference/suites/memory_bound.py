@@ -14,12 +14,15 @@ from typing import Any
 
 from ..harness.case import Case, Options, Runnable, Suite, Value, rotating
 from ..harness.inputs import Inputs
+from ..harness.order import coarse_first
 from ..models.shapes import ModelShape
 from ._shapes import models_of, tokens_of
 
 __all__ = ["OPS", "SUITE", "Op"]
 
 _EPSILON = 1e-6
+_SHORTEST = 8
+"""Columns of the shortest rows that are reduced or selected from."""
 
 
 @dataclass(frozen=True)
@@ -147,10 +150,15 @@ def _sizes(model: ModelShape, options: Options) -> Iterator[tuple[str, int, int]
             yield "gelu", tokens, width
         yield "softmax", decoder.heads * tokens, tokens
         for name in ("argmin", "sum", "topk"):
-            yield name, tokens, max(8, tokens // 8)
-    # Rows and bytes cannot be told apart at one width, nor by the few that a model has.
-    for tokens in _few(tokens_of(options)):
-        for width in (decoder.width // 2, 2 * decoder.width, 4 * decoder.width):
+            yield name, tokens, max(_SHORTEST, tokens // 8)
+    # Rows and bytes cannot be told apart at one width, nor by the few that a model has, nor where
+    # rows get longer as they get more.
+    for tokens in _spread(tokens_of(options), 3):
+        for length in _spread(tokens_of(options), 5):
+            for name in ("softmax", "argmin", "sum", "topk"):
+                yield name, tokens, max(_SHORTEST, length)
+        for quarters in (1, 2, 6, 8, 16):
+            width = decoder.width * quarters // 4
             for name in ("rmsnorm", "layernorm", "add", "copy", "gather", "scatter_add"):
                 yield name, tokens, width
             yield "silu_mul", tokens, width
@@ -161,15 +169,16 @@ def _sizes(model: ModelShape, options: Options) -> Iterator[tuple[str, int, int]
         yield "add", tokens, decoder.width
 
 
-def _few(tokens: Sequence[int]) -> list[int]:
-    """Three of the token counts, from the smallest to the largest.
+def _spread(tokens: Sequence[int], count: int) -> list[int]:
+    """Return so many of the token counts, from the smallest to the largest.
 
     Examples
     --------
-    >>> _few([1, 16, 64, 256, 1024])
-    [1, 64, 1024]
+    >>> _spread([1, 16, 64, 256, 1024], 3), _spread([1, 16], 3)
+    ([1, 64, 1024], [1, 16])
     """
-    return sorted({tokens[0], tokens[len(tokens) // 2], tokens[-1]})
+    last = len(tokens) - 1
+    return sorted({tokens[round(last * part / (count - 1))] for part in range(count)})
 
 
 def _cases(options: Options) -> list[Case]:
@@ -186,7 +195,20 @@ def _cases(options: Options) -> list[Case]:
                 rotary = partial(_prepare_rotary, rows=tokens, cols=cols, width=decoder.head_dim)
                 note = "torch mul, neg, cat, mul, add"
                 _keep(found, _case("rotary", dtype, model, tokens, cols, rotary, note))
-    return sorted(found.values(), key=lambda c: int(c.key["rows"]) * int(c.key["cols"]))
+    return _shape_by_shape(list(found.values()))
+
+
+def _shape_by_shape(cases: Sequence[Case]) -> list[Case]:
+    """Return cases so that those of one shape follow each other and any beginning covers all sizes.
+
+    A run that ends early then has times of all operators of a kind at the shapes it has, instead
+    of one operator's at some and another's at others.
+    """
+    together: dict[tuple[int, int], list[Case]] = {}
+    for case in cases:
+        together.setdefault((int(case.key["rows"]), int(case.key["cols"])), []).append(case)
+    shapes = sorted(together, key=lambda shape: (shape[0] * shape[1], shape))
+    return [case for shape in coarse_first(shapes) for case in together[shape]]
 
 
 def _keep(found: dict[tuple[str, str, int, int], Case], case: Case) -> None:
@@ -230,4 +252,6 @@ def _prepare_rotary(inputs: Inputs, rows: int, cols: int, width: int) -> Runnabl
     )
 
 
-SUITE = Suite("memory_bound", "Norms, activations, rotary, add, copy, selection.", _cases)
+SUITE = Suite(
+    "memory_bound", "Norms, activations, rotary, add, copy, selection.", _cases, ordered=True
+)

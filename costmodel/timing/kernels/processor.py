@@ -18,6 +18,10 @@ _OVERLAP = 3.0
 _ELEMENT_BYTES = 2.0
 """Of a chip for elements: see `Chip.for_elements`."""
 
+_KEPT_BYTES = 32.0 * 2**20
+"""Larger blocks are never kept by the allocator."""
+_PAGE_BYTES = 4096.0
+
 _FIXED_COST = Parameter("t0", 0.2e-6, 200e-6, 5e-6, "s", "cost of a call")
 
 
@@ -166,10 +170,18 @@ def _query_block(queries: FloatArray) -> FloatArray:
 class ProcessorLoop:
     r"""A loop over rows whose data or intermediate results fit into a fast level or do not.
 
-    .. math:: t = t_0 + r\,t_r + \frac{Q}{e_B B}\left(1 - h + \frac{h}{l}\right),\qquad
+    .. math:: t = t_0 + r\,t_r + \frac{Q}{e_B B}\left(1 - h + \frac{h}{l}\right)
+                  + \frac{Q_w}{4096} t_f [Q_w > Q_f],\qquad
               h = \frac{1}{1 + (Q / \phi L)^2}
 
-    with r rows, Q bytes read and written and a last-level cache of L bytes.
+    with r rows, Q bytes read and written, :math:`Q_w` of them written, and a last-level cache of
+    L bytes.  A result beyond :math:`Q_f` = 32 MiB is a block that glibc's allocator takes from
+    the system anew for every call, whatever was freed before [1]_: each of its pages faults once.
+
+    References
+    ----------
+    .. [1] GNU C library, malloc/malloc.c, ``DEFAULT_MMAP_THRESHOLD_MAX`` and mallopt(3),
+       ``M_MMAP_THRESHOLD``.
     """
 
     name = "processor_loop"
@@ -181,6 +193,7 @@ class ProcessorLoop:
         Parameter("eb", 0.01, 5.0, 0.8, "1", "bandwidth of large data over that of a copy"),
         Parameter("ph", 3e-4, 0.1, 0.01, "1", "share of the last-level cache that is fast"),
         Parameter("lx", 1.0, 6.0, 1.5, "1", "how much faster data in it are"),
+        Parameter("tf", 0.0, 20e-6, 0.5e-6, "s", "first use of a page of a large new result"),
     )
 
     def time_s(self, values: Mapping[str, float], shapes: Shapes, chip: Chip) -> FloatArray:
@@ -190,16 +203,17 @@ class ProcessorLoop:
         --------
         >>> chip = Chip(100e9, 20e9, 32e6, 1, 20e9)
         >>> values = {p.name: p.start for p in ProcessorLoop.parameters}
-        >>> shapes = {"read_bytes": 1e8, "write_bytes": 1e8, "rows": 1e4, "cols": 2500.0}
+        >>> shapes = {"read_bytes": 1e8, "write_bytes": 2e7, "rows": 1e4, "cols": 500.0}
         >>> round(float(ProcessorLoop().time_s(values, shapes, chip)) * 1e3, 2)
-        12.7
+        7.7
         """
         read, write, rows, _ = _columns(shapes, self.sizes)
         moved = read + write
         hit = 1.0 / (1.0 + (moved / (values["ph"] * chip.l2_bytes)) ** 2)
         memory = moved / (values["eb"] * chip.bandwidth_bytes_per_s)
         memory = memory * (1.0 - hit + hit / values["lx"])
-        result: FloatArray = values["t0"] + rows * values["tr"] + memory
+        fresh = np.where(write > _KEPT_BYTES, write / _PAGE_BYTES * values["tf"], 0.0)
+        result: FloatArray = values["t0"] + rows * values["tr"] + memory + fresh
         return result
 
 
