@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -11,8 +12,9 @@ import numpy as np
 from costmodel.case import Case
 from costmodel.catalog.hardware import load_host
 from costmodel.evaluation import Evaluation, FloatArray, evaluate
-from costmodel.memory import memory
+from costmodel.memory import Memory, memory
 from costmodel.points import AXES
+from costmodel.program import Program
 from costmodel.results import STAGES, stage_of
 from costmodel.timing.device import resolve_device
 from costmodel.timing.kernels.launch import stage_time_s
@@ -36,26 +38,36 @@ class Prefill:
         Time that the GPU waits for the host, by stage [s].
     flops, bytes_moved : dict of str to ndarray
         By stage and ``total``; FLOPs of matrix products and convolutions [FLOP], [B].
-    kv_cache_bytes, memory_bytes : ndarray
-        KV cache; weights, cache and peak activations together [B].
     bands : dict of str to tuple of ndarray
         90 % band of the time to the first token by kind, ``same_stack`` and ``any_stack``; empty
         where the time model has none [s].
-    launches, host_syncs : dict of str to ndarray
-        Kernels started and waits of the host, by stage.
+    evaluation : Evaluation
+    times : PassTimes
+        What all this was summed from.
+    program : Program
+    overrides : dict of str to ndarray
+        Symbols that vary.
     """
 
     gpu_s: dict[str, FloatArray]
     host_s: dict[str, FloatArray]
     flops: dict[str, FloatArray]
     bytes_moved: dict[str, FloatArray]
-    kv_cache_bytes: FloatArray
-    memory_bytes: FloatArray
     bands: dict[str, Band]
-    launches: dict[str, FloatArray]
-    host_syncs: dict[str, FloatArray]
     evaluation: Evaluation
     times: PassTimes
+    program: Program
+    overrides: dict[str, FloatArray]
+
+    @cached_property
+    def memory(self) -> Memory:
+        """Weights, KV cache and peak activations [B]."""
+        return memory(self.program, **self.overrides)
+
+    def launches(self, stage: str) -> FloatArray:
+        """Return the kernels that a stage starts."""
+        own = [stage_of(op) == stage for op in self.evaluation.ops]
+        return self.evaluation.total(self.evaluation.launches, own)
 
     @property
     def ttft_s(self) -> FloatArray:
@@ -127,7 +139,6 @@ def prefill(case: Case, **axes: Any) -> Prefill:
     evaluation = evaluate(program, "prefill", **overrides)
     device = resolve_device(case.gpu, load_host(), case.deployment)
     times = load_time_model(case.time_model).times(evaluation, device, case.deployment)
-    held = memory(program, **overrides)
     counted = [op.matmul for op in evaluation.ops]
     flops = _by_stage(evaluation, evaluation.flops, counted)
     moved = _by_stage(evaluation, evaluation.bytes_moved)
@@ -136,13 +147,11 @@ def prefill(case: Case, **axes: Any) -> Prefill:
         host_s=_host(evaluation, times, "mid"),
         flops=flops | {"total": _sum(flops)},
         bytes_moved=moved | {"total": _sum(moved)},
-        kv_cache_bytes=np.broadcast_to(held.kv_cache, evaluation.points),
-        memory_bytes=np.broadcast_to(held.total, evaluation.points),
         bands={kind: (times.low_s[kind], times.high_s[kind]) for kind in times.low_s},
-        launches=_by_stage(evaluation, evaluation.launches),
-        host_syncs=_by_stage(evaluation, evaluation.host_syncs),
         evaluation=evaluation,
         times=times,
+        program=program,
+        overrides=overrides,
     )
 
 
