@@ -146,6 +146,8 @@ class LineChart:
     series : tuple of Series
     diagonal : bool
         Draw the line where y equals x.
+    note : str
+        Printed below the title: what is held fixed, what bands and labels mean.
     """
 
     title: str
@@ -153,6 +155,7 @@ class LineChart:
     y: Axis
     series: tuple[Series, ...]
     diagonal: bool = False
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -172,9 +175,11 @@ class BarChart:
     horizontal : bool
         Bars run to the right: for long names of categories.
     low, high : dict of str to tuple of float
-        Bands by part; of stacked bars, use the part drawn last.
+        Bands by part; of stacked bars, those of the sum by the name of the last part.
     hover : dict of str to tuple of str
         What the pointer shows, by part.
+    note : str
+        Printed below the title.
 
     Raises
     ------
@@ -191,6 +196,7 @@ class BarChart:
     low: dict[str, Numbers] | None = None
     high: dict[str, Numbers] | None = None
     hover: dict[str, tuple[str, ...]] | None = None
+    note: str = ""
 
     def __post_init__(self) -> None:
         for name, values in self.parts.items():
@@ -217,6 +223,8 @@ class HeatMap:
         A line is drawn where z has this value, and colours diverge from it: break-even.
     hover : tuple of tuple of str
         What the pointer shows, shaped as the values.
+    note : str
+        Printed below the title.
 
     Raises
     ------
@@ -233,6 +241,7 @@ class HeatMap:
     values: tuple[Numbers, ...]
     level: float | None = None
     hover: tuple[tuple[str, ...], ...] = ()
+    note: str = ""
 
     def __post_init__(self) -> None:
         shape = (len(self.rows), len(self.columns))
@@ -257,11 +266,14 @@ class Panels:
         Row by row.
     columns : int
         Charts in a row.
+    note : str
+        Printed below the title; those of the charts are not printed.
     """
 
     title: str
     charts: tuple[Chart, ...]
     columns: int = 2
+    note: str = ""
 
 
 Picture = Chart | Panels

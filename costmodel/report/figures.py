@@ -55,7 +55,10 @@ def write_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
         write_text(target, html)
         return
     try:
-        image = figure.to_image(format=target.suffix.lower()[1:], width=1200, height=750, scale=2)
+        image = figure.to_image(
+            format=target.suffix.lower()[1:], width=figure.layout.width or 1200,
+            height=figure.layout.height or 750, scale=2,
+        )  # fmt: skip
     except (RuntimeError, ValueError, ImportError) as error:
         reason = " ".join(str(error).split())
         raise InputError("output", str(target), f"a name that ends in .html ({reason})") from None

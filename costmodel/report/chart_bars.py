@@ -1,0 +1,106 @@
+"""Bars of parts, stacked or side by side."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from costmodel.charts import Axis, BarChart
+from costmodel.report.chart_place import Place
+from costmodel.report.chart_style import axis_layout, wrapped
+
+__all__ = ["draw_bars"]
+
+_MOST_TOTALS = 30
+
+
+def draw_bars(place: Place, chart: BarChart) -> None:
+    """Draw a bar chart at a place of a figure."""
+    place.figure.update_layout(
+        barmode="relative" if chart.stacked else "group", bargap=0.25, bargroupgap=0.06
+    )
+    names = [wrapped(category, 40 if chart.horizontal else 18) for category in chart.categories]
+    for part, values in chart.parts.items():
+        _draw_part(place, chart, names, part, values)
+    totals = _totals(chart)
+    if chart.stacked and len(chart.parts) > 1 and len(names) <= _MOST_TOTALS:
+        _write_totals(place, chart, names, totals)
+    reach = totals if chart.stacked else [v for part in chart.parts.values() for v in part]
+    bounds = [v for band in (chart.low, chart.high) for part in (band or {}).values() for v in part]
+    values_axis = axis_layout(chart.y, [*reach, *bounds])
+    categories = {
+        "type": "category", "categoryorder": "array", "categoryarray": names, "automargin": True,
+        "ticks": "outside", "tickcolor": "white", "showgrid": False,
+    }  # fmt: skip
+    if chart.horizontal:
+        place.x_axis(values_axis)
+        place.y_axis({**categories, "autorange": "reversed"})
+    else:
+        place.x_axis(categories)
+        place.y_axis(values_axis)
+
+
+def _draw_part(
+    place: Place, chart: BarChart, names: Sequence[str], part: str, values: Sequence[float]
+) -> None:
+    look = place.looks[part]
+    along, across = ("x", "y") if chart.horizontal else ("y", "x")
+    style: dict[str, Any] = {
+        along: values,
+        across: names,
+        "orientation": "h" if chart.horizontal else "v",
+        "marker": {
+            "color": look.colour,
+            "line": {"color": "white", "width": 0.5},
+            "pattern": {
+                "shape": look.hatch, "fgcolor": "white", "fillmode": "overlay", "solidity": 0.25,
+                "size": 7,
+            },
+        },
+        "hovertemplate": _hover(chart, part, along, across),
+    }  # fmt: skip
+    if chart.hover and part in chart.hover:
+        style["hovertext"] = [wrapped(text) for text in chart.hover[part]]
+    if chart.low and chart.high and part in chart.low:
+        middle = _totals(chart) if chart.stacked else values
+        style[f"error_{along}"] = {
+            "array": [max(h - m, 0.0) for h, m in zip(chart.high[part], middle, strict=True)],
+            "arrayminus": [max(m - b, 0.0) for b, m in zip(chart.low[part], middle, strict=True)],
+            "thickness": 1.5, "width": 4, "color": "#222222",
+        }  # fmt: skip
+    place.figure.add_bar(**style, **place.legend(part), **place.at)
+
+
+def _totals(chart: BarChart) -> list[float]:
+    return [math.fsum(values) for values in zip(*chart.parts.values(), strict=True)]
+
+
+def _hover(chart: BarChart, part: str, along: str, across: str) -> str:
+    value = f"{chart.y.title}: %{{{along}:,.4~g}} {chart.y.unit}".rstrip()
+    text = "<br>%{hovertext}" if chart.hover and part in chart.hover else ""
+    return f"<b>{part}</b><br>%{{{across}}}<br>{value}{text}<extra></extra>"
+
+
+def _write_totals(
+    place: Place, chart: BarChart, names: Sequence[str], totals: Sequence[float]
+) -> None:
+    highest = list(totals)
+    for part in (chart.high or {}).values():
+        highest = [max(a, b) for a, b in zip(highest, part, strict=True)]
+    for name, total, end in zip(names, totals, highest, strict=True):
+        ends: dict[str, Any] = {"x": end, "y": name} if chart.horizontal else {"x": name, "y": end}
+        shift = (
+            {"xanchor": "left", "xshift": 6} if chart.horizontal
+            else {"yanchor": "bottom", "yshift": 3}
+        )  # fmt: skip
+        place.figure.add_annotation(
+            **ends, text=_short(total, chart.y), showarrow=False, font={"size": 12}, **shift,
+            **place.at,
+        )  # fmt: skip
+
+
+def _short(value: float, axis: Axis) -> str:
+    if axis.log or not math.isfinite(value):
+        return ""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

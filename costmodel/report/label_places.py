@@ -1,0 +1,90 @@
+"""Texts beside points, each where it covers no other."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from costmodel.charts import Axis, LineChart
+from costmodel.report.chart_place import Place
+
+__all__ = ["place_labels"]
+
+# Of a usual pair of axes [pixels]; what matters is which places are near each other.
+_WIDTH, _HEIGHT = 900.0, 550.0
+_LETTER, _LINE = 6.8, 15.0
+_MARKER = 6.0
+
+
+@dataclass(frozen=True)
+class _Box:
+    left: float
+    bottom: float
+    right: float
+    top: float
+
+    def covered(self, other: _Box) -> float:
+        """Return the area common to both."""
+        width = min(self.right, other.right) - max(self.left, other.left)
+        height = min(self.top, other.top) - max(self.bottom, other.bottom)
+        return max(width, 0.0) * max(height, 0.0)
+
+    def outside(self) -> float:
+        """Return about how much of it lies outside the axes."""
+        wide = max(-self.left, 0.0) + max(self.right - _WIDTH, 0.0)
+        return _LINE * wide + 100.0 * (max(-self.bottom, 0.0) + max(self.top - _HEIGHT, 0.0))
+
+
+def place_labels(place: Place, chart: LineChart) -> None:
+    """Write the labels of all series of a chart beside their points.
+
+    Each label takes the one of eight places around its point where it covers the least of
+    the markers and of the labels written before it.
+    """
+    x_of = _positions(chart.x, [x for series in chart.series for x in series.x], _WIDTH)
+    y_of = _positions(chart.y, [y for series in chart.series for y in series.y], _HEIGHT)
+    points = [
+        (x_of[x], y_of[y]) for series in chart.series
+        for x, y in zip(series.x, series.y, strict=True)
+        if x in x_of and y in y_of and "markers" in series.mode
+    ]  # fmt: skip
+    taken = [_Box(x - _MARKER, y - _MARKER, x + _MARKER, y + _MARKER) for x, y in points]
+    for series in chart.series:
+        colour = place.looks[series.name].colour if series.name in place.looks else "#666666"
+        for x, y, text in zip(series.x, series.y, series.labels, strict=False):
+            if not text or x not in x_of or y not in y_of:
+                continue
+            box, anchor = _best(x_of[x], y_of[y], text, taken)
+            taken.append(box)
+            place.figure.add_annotation(
+                x=math.log10(x) if chart.x.log else x, y=math.log10(y) if chart.y.log else y,
+                text=text, showarrow=False, font={"size": 12, "color": colour},
+                **anchor, **place.at,
+            )  # fmt: skip
+
+
+def _positions(axis: Axis, values: list[float], size: float) -> dict[float, float]:
+    """Where on an axis of a size each value lies; values that cannot be shown are left out."""
+    shown = {v for v in values if math.isfinite(v) and (v > 0 or not axis.log)}
+    scaled = {v: math.log10(v) if axis.log else v for v in shown}
+    low, high = min(scaled.values(), default=0.0), max(scaled.values(), default=1.0)
+    if axis.limits:
+        low, high = (math.log10(end) if axis.log else end for end in axis.limits)
+    return {v: size * (position - low) / ((high - low) or 1.0) for v, position in scaled.items()}
+
+
+def _best(x: float, y: float, text: str, taken: list[_Box]) -> tuple[_Box, dict[str, object]]:
+    width = _LETTER * len(text)
+    gap = _MARKER + 3.0
+    anchors = {"left": 1, "center": 0, "right": -1}
+    choices = []
+    for vertical, up in (("middle", 0), ("bottom", 1), ("top", -1)):
+        for horizontal, side in anchors.items():
+            if up == side == 0:
+                continue
+            left = x + side * gap if side > 0 else x + side * gap - width * (0.5 if not side else 1)
+            bottom = y + up * gap - (_LINE / 2 if not up else _LINE if up < 0 else 0.0)
+            box = _Box(left, bottom, left + width, bottom + _LINE)
+            shift = {"xshift": side * gap, "yshift": up * gap}
+            choices.append((box, {"xanchor": horizontal, "yanchor": vertical, **shift}))
+    return min(choices, key=lambda c: sum(c[0].covered(box) for box in taken) + c[0].outside())
