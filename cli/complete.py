@@ -6,7 +6,17 @@ from collections.abc import Callable, Iterable
 
 import rich_click as click
 
-__all__ = ["conventions", "gpus", "methods", "models", "papers", "recipes", "time_models", "words"]
+__all__ = [
+    "conventions",
+    "gpus",
+    "methods",
+    "models",
+    "papers",
+    "recipes",
+    "studies",
+    "time_models",
+    "words",
+]
 
 Callback = Callable[[click.Context, click.Parameter, str], list[str]]
 
@@ -62,6 +72,13 @@ def recipes(context: click.Context, parameter: click.Parameter, incomplete: str)
     from costmodel.training import list_recipes
 
     return _starting(incomplete, list_recipes())
+
+
+def studies(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Complete the name of a study."""
+    from costmodel.studies.study import list_studies
+
+    return _starting(incomplete, (*list_studies(), "list", "all"))
 
 
 def time_models(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:

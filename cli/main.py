@@ -21,6 +21,7 @@ COMMANDS = {
     "validate": "Compare predicted kernel times with measured ones.",
     "reproduce": "Compute published cost figures again.",
     "measure": "Time kernels on this machine.",
+    "study": "Answer a question with tables and pictures.",
     "completion": "Print the completion script of a shell.",
 }
 """Name of each command, which is also its module, and the first line of its help."""
