@@ -13,6 +13,8 @@ from costmodel.studies.study import StudyTable
 
 __all__ = ["study_page"]
 
+_WORD = 32
+
 _STYLE = """
 body { font: 16px/1.55 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem;
   padding: 0 1rem; color: #1b1b1b; background: #fff; }
@@ -34,7 +36,7 @@ th, td { padding: .2rem .7rem .2rem 0; border-bottom: 1px solid #e2e2e2; text-al
 th { border-bottom: 2px solid #888; position: sticky; top: 0; background: #fff;
   vertical-align: bottom; max-width: 8rem; }
 td.text, th.text { text-align: left; }
-td.text { min-width: 5rem; max-width: 32rem; }
+td.text { max-width: 32rem; } td.word { white-space: nowrap; }
 ol.contents li { margin: .25rem 0; }
 @media print { .scroll { max-height: none; overflow: visible; } h2 { break-before: page; }
   th { position: static; } }
@@ -134,7 +136,7 @@ def _table(found: StudyTable) -> Iterable[str]:
     yield f'<div class="scroll"><table>\n<thead><tr>{heads}</tr></thead>\n<tbody>'
     for row in found.rows:
         cells = "".join(
-            f"<td{_left(text)}>{escape(cell(value))}</td>"
+            f"<td{_kind(value) if text else ''}>{escape(cell(value))}</td>"
             for value, text in zip(row, texts, strict=True)
         )
         yield f"<tr>{cells}</tr>"
@@ -143,6 +145,11 @@ def _table(found: StudyTable) -> Iterable[str]:
 
 def _left(text: bool) -> str:
     return ' class="text"' if text else ""
+
+
+def _kind(value: object) -> str:
+    """Short texts are not broken."""
+    return ' class="text word"' if len(cell(value)) <= _WORD else ' class="text"'
 
 
 def _link(source: str) -> str:

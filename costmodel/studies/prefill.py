@@ -20,10 +20,12 @@ from costmodel.timing.device import resolve_device
 from costmodel.timing.kernels.launch import stage_time_s
 from costmodel.timing.model import PassTimes, load_time_model
 
-__all__ = ["Prefill", "prefill"]
+__all__ = ["BANDS", "Prefill", "prefill", "ttft_columns"]
 
 Band = tuple[FloatArray, FloatArray]
 Launch = Literal["low", "mid", "high"]
+BANDS = {"any_stack": "any", "same_stack": "same"}
+"""Kinds of bands, and their names in columns: any lab and software, or those calibrated."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,31 @@ def prefill(case: Case, **axes: Any) -> Prefill:
         program=program,
         overrides=overrides,
     )
+
+
+def ttft_columns(found: Prefill, index: tuple[int, ...] = ()) -> dict[str, float]:
+    """Return the time to the first token of a point with its bands, as columns of a table.
+
+    Parameters
+    ----------
+    found : Prefill
+        Over points.
+    index : tuple of int
+        Which point.
+
+    Returns
+    -------
+    dict
+        ``ttft_ms`` and ``ttft_any_low_ms``, ``ttft_any_high_ms``, ``ttft_same_low_ms`` and
+        ``ttft_same_high_ms``, the time itself where the time model has no bands [ms].
+    """
+    ttft = found.ttft_s
+    columns = {"ttft_ms": 1e3 * float(ttft[index])}
+    for kind, name in BANDS.items():
+        low, high = found.bands.get(kind, (ttft, ttft))
+        columns[f"ttft_{name}_low_ms"] = 1e3 * float(low[index])
+        columns[f"ttft_{name}_high_ms"] = 1e3 * float(high[index])
+    return columns
 
 
 def _by_stage(
