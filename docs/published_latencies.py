@@ -26,7 +26,8 @@ What others measured on hardware, and what the calibrated model says for the sam
 to the first token in ms at batch 1, without image preparation, tokenising and queueing.
 Each cell is our time, the 90 % band for any lab and software, and in brackets the narrower 90 %
 band for the lab and software of the calibration; **in** says that the measured time is inside.
-Where the source leaves the vision tower out, ours is without tower and projector.
+Where the source leaves the vision tower out, ours is without tower and projector, and without the
+kernels of a method that runs with them.
 `eager` is the code of papers: unfused kernels and eager attention. `compiled` and `cuda-graph` are
 serving software with flash attention.
 
@@ -35,9 +36,9 @@ A table to learn from, not a target: sources rarely say which software ran or wh
 "Predicted as" is the compression that our time is for. Where it says *tokens alone*, the method is
 not modelled yet: the time is for the same number of visual tokens in the language model, chosen at
 random after a full vision tower. It is a lower bound, as the method's own cost and the flash
-attention it gives up are not counted. (ToMe shortens the vision tower too, so that for it the
-bound does not hold there.) Methods that drop tokens inside the language model are set so that
-their equivalent tokens, the mean over its layers, are the stated number where they can be.
+attention it gives up are not counted. Methods that drop tokens inside the language model are set
+so that their equivalent tokens, the mean over its layers, are the stated number where they can be,
+unless the table itself says otherwise.
 """
 
 

@@ -41,8 +41,9 @@ class Entry:
         What the prediction is for; empty for no compression.
     alone : bool
         Whether that only stands in for the method.
-    with_tower : bool
-        Whether the vision tower and the projector are in the time.
+    left_out : tuple of str
+        Stages that are not in the time: vision tower and projector, and the method's own
+        kernels where they run with these.
     dtype, weights_dtype : str
         Formats.
     timed : str
@@ -57,7 +58,7 @@ class Entry:
     measured_ms: float
     compress: str
     alone: bool
-    with_tower: bool
+    left_out: tuple[str, ...]
     dtype: str
     weights_dtype: str
     timed: str
@@ -101,7 +102,7 @@ def entries(published: Mapping[str, Any]) -> list[Entry]:
             measured_ms=row["measured_ms"],
             compress=row.get("compress", row.get("stand_in", "")),
             alone="stand_in" in row,
-            with_tower=published["vision_tower"] != "excluded",
+            left_out=_left_out(published["vision_tower"], row.get("own_kernels", "included")),
             dtype=published["dtype"],
             weights_dtype=row.get("weights_dtype", published["dtype"]),
             timed=published["timed"],
@@ -110,23 +111,27 @@ def entries(published: Mapping[str, Any]) -> list[Entry]:
     ]
 
 
+def _left_out(tower: str, own_kernels: str) -> tuple[str, ...]:
+    stages = ("vision_encoder", "projector") if tower == "excluded" else ()
+    return (*stages, "compression") if own_kernels == "excluded" else stages
+
+
 def predict(entry: Entry, runtime: str) -> Prediction:
     """Return our time of an entry under a runtime of `RUNTIMES`."""
     result = _estimate(
         entry.model, entry.gpu, entry.visual_tokens, entry.text_tokens, entry.compress,
         entry.dtype, entry.weights_dtype, runtime,
     )  # fmt: skip
-    left_out = () if entry.with_tower else ("vision_encoder", "projector")
     times, interval = result.time_s, result.interval_s
     bands = {}
     for band in BANDS:
         # The bounds of a request are nearly sums over its stages, so that stages can be taken out.
         low, high = (
-            bound - sum(interval["stages"][stage][band][side] for stage in left_out)
+            bound - sum(interval["stages"][stage][band][side] for stage in entry.left_out)
             for side, bound in enumerate(interval["ttft"][band])
         )
         bands[band] = (1e3 * low, 1e3 * high)
-    return Prediction(1e3 * (times["ttft"] - sum(times[stage] for stage in left_out)), bands)
+    return Prediction(1e3 * (times["ttft"] - sum(times[stage] for stage in entry.left_out)), bands)
 
 
 def memory_bytes(entry: Entry, runtime: str) -> float:
