@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from costmodel.calibration.attention_stacks import settings_of
-from costmodel.calibration.bands import bands_from_residuals
+from costmodel.calibration.bands import Bands, bands_from_residuals
 from costmodel.calibration.dtypes import DTYPES, dtype_name
 from costmodel.calibration.elementwise_bytes import elementwise_sizes
 from costmodel.calibration.fitting import Samples, fit, group_folds
@@ -287,7 +287,7 @@ def build_kind(
             edges=tuple(map(_short, bands.edges)),
             low=tuple(_short(float(np.exp(value))) for value in bands.low),
             high=tuple(_short(float(np.exp(value))) for value in bands.high),
-            common_share=_short(bands.common_share),
+            common_share=_common_share(profile, bands),
             level=_LEVEL,
         ),
         residual=_table(setup, wide, residual),
@@ -405,6 +405,16 @@ def _runs(values: list[int]) -> tuple[int, ...]:
         else:
             runs.append([value, value, 0])
     return tuple(number for first, last, step in runs for number in (first, last, step or 1))
+
+
+def _common_share(profile: HardwareProfile, bands: Bands) -> float:
+    """Return the share of errors in common, which shapes of equal predicted seconds do not tell.
+
+    All kernels of a processor run on the same cores, one after the other: its clock, its
+    neighbours and what its caches hold shift them alike, and one run sees one such state, which
+    no shape that is left out of the fit can show.  So errors of a kind are not taken to cancel.
+    """
+    return 1.0 if profile.is_processor else _short(bands.common_share)
 
 
 def _short(value: float) -> float:

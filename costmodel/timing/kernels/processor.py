@@ -18,6 +18,8 @@ _OVERLAP = 3.0
 _ELEMENT_BYTES = 2.0
 """Of a chip for elements: see `Chip.for_elements`."""
 
+_VECTOR = 16.0
+"""Numbers of 4 bytes in the widest vectors."""
 _KEPT_BYTES = 32.0 * 2**20
 """Larger blocks are never kept by the allocator."""
 _PAGE_BYTES = 4096.0
@@ -40,12 +42,17 @@ def _joined(first: FloatArray, second: FloatArray) -> FloatArray:
 class ProcessorGemm:
     r"""A product whose rate grows with each of its sizes.
 
-    .. math:: t = t_0 + \left\|\frac{2mnk}{e P} \left(1 + \frac{m_h}{m}\right)
-              \left(1 + \frac{n_h}{n}\right)\left(1 + \frac{k_h}{k}\right),\;
-              \frac{Q}{e_B B}\right\|_3
+    .. math:: t = t_0 + \frac{2\,(m + m_h [m > 1])\,nk}{e P}
+              \left(1 + \frac{n_h}{n}\right)\left(1 + \frac{k_h}{k}\right) + \frac{Q}{e_B B}
 
-    with Q bytes of operands and result: packing and short loops cost a share that
-    shrinks with m, n and k.
+    with Q bytes of operands and result.  The right operand is read and packed before it is
+    computed with [1]_, so that the times add up and packing costs as much as :math:`m_h` rows; a
+    product of one row is one of matrix and vector, which packs nothing.
+
+    References
+    ----------
+    .. [1] K. Goto, R. van de Geijn, "Anatomy of High-Performance Matrix Multiplication", ACM
+       TOMS 34 (3), 2008, doi:10.1145/1356052.1356053: blocks are packed before they are used.
     """
 
     name = "processor_gemm"
@@ -55,7 +62,7 @@ class ProcessorGemm:
         _FIXED_COST,
         Parameter("e", 0.1, 1.1, 0.8, "1", "share of the peak that large products reach"),
         Parameter("eb", 0.1, 20.0, 1.0, "1", "bandwidth of operands over that of a copy"),
-        Parameter("mh", 0.01, 200.0, 4.0, "1", "rows at which half the rate is reached"),
+        Parameter("mh", 0.01, 200.0, 4.0, "1", "rows that take as long as packing"),
         Parameter("nh", 0.01, 500.0, 8.0, "1", "columns at which half the rate is reached"),
         Parameter("kh", 0.01, 500.0, 8.0, "1", "depth at which half the rate is reached"),
     )
@@ -83,15 +90,16 @@ class ProcessorGemm:
         >>> values = {p.name: p.start for p in ProcessorGemm.parameters}
         >>> shapes = {"m": np.array([1.0, 512.0]), "n": np.array(512.0), "k": np.array(512.0)}
         >>> (1e6 * ProcessorGemm().time_s(values, shapes, chip)).round().tolist()
-        [43.0, 3493.0]
+        [38.0, 3572.0]
         """
         m, n, k = _columns(shapes, self.sizes)
         batch = np.asarray(shapes.get("batch", 1.0), dtype=np.float64)
-        slowed = (1 + values["mh"] / m) * (1 + values["nh"] / n) * (1 + values["kh"] / k)
-        compute = batch * 2 * m * n * k * slowed / (values["e"] * chip.peak_flops_per_s)
+        rows = m + np.where(m > 1, values["mh"], 0.0)
+        slowed = (1 + values["nh"] / n) * (1 + values["kh"] / k)
+        compute = batch * 2 * rows * n * k * slowed / (values["e"] * chip.peak_flops_per_s)
         moved = batch * _ELEMENT_BYTES * (m * k + k * n + m * n)
         memory = moved / (values["eb"] * chip.bandwidth_bytes_per_s)
-        result: FloatArray = values["t0"] + _joined(compute, memory)
+        result: FloatArray = values["t0"] + compute + memory
         return result
 
 
@@ -171,11 +179,12 @@ class ProcessorLoop:
     r"""A loop over rows whose data or intermediate results fit into a fast level or do not.
 
     .. math:: t = t_0 + r\,t_r + \frac{Q}{e_B B}\left(1 - h + \frac{h}{l}\right)
-                  + \frac{Q_w}{4096} t_f [Q_w > Q_f],\qquad
+                  + r\,c\,t_s [c < 16] + \frac{Q_w}{4096} t_f [Q_w > Q_f],\qquad
               h = \frac{1}{1 + (Q / \phi L)^2}
 
-    with r rows, Q bytes read and written, :math:`Q_w` of them written, and a last-level cache of
-    L bytes.  A result beyond :math:`Q_f` = 32 MiB is a block that glibc's allocator takes from
+    with r rows of c columns, Q bytes read and written, :math:`Q_w` of them written, and a last-level cache of
+    L bytes.  Elements of rows shorter than a vector of 16 numbers are computed one by one where
+    an operator works along its rows, as softmax does.  A result beyond :math:`Q_f` = 32 MiB is a block that glibc's allocator takes from
     the system anew for every call, whatever was freed before [1]_: each of its pages faults once.
 
     References
@@ -193,6 +202,7 @@ class ProcessorLoop:
         Parameter("eb", 0.01, 5.0, 0.8, "1", "bandwidth of large data over that of a copy"),
         Parameter("ph", 3e-4, 0.1, 0.01, "1", "share of the last-level cache that is fast"),
         Parameter("lx", 1.0, 6.0, 1.5, "1", "how much faster data in it are"),
+        Parameter("ts", 0.0, 100e-9, 1e-9, "s", "more for an element of rows under a vector"),
         Parameter("tf", 0.0, 20e-6, 0.5e-6, "s", "first use of a page of a large new result"),
     )
 
@@ -207,13 +217,14 @@ class ProcessorLoop:
         >>> round(float(ProcessorLoop().time_s(values, shapes, chip)) * 1e3, 2)
         7.7
         """
-        read, write, rows, _ = _columns(shapes, self.sizes)
+        read, write, rows, cols = _columns(shapes, self.sizes)
         moved = read + write
         hit = 1.0 / (1.0 + (moved / (values["ph"] * chip.l2_bytes)) ** 2)
         memory = moved / (values["eb"] * chip.bandwidth_bytes_per_s)
         memory = memory * (1.0 - hit + hit / values["lx"])
         fresh = np.where(write > _KEPT_BYTES, write / _PAGE_BYTES * values["tf"], 0.0)
-        result: FloatArray = values["t0"] + rows * values["tr"] + memory + fresh
+        single = np.where(cols < _VECTOR, rows * cols * values["ts"], 0.0)
+        result: FloatArray = values["t0"] + rows * values["tr"] + memory + single + fresh
         return result
 
 
