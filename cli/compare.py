@@ -48,7 +48,8 @@ def split_methods(values: tuple[str, ...]) -> list[str]:
     multiple=True,
     required=True,
     shell_complete=complete_methods,
-    help="Methods, with parameters if you like: cluster:iterations=5,random.",
+    help="Methods, with parameters if you like: cluster:iterations=5,random. "
+    "One after the other: 'visionzip:k=256 then fastv'.",
 )
 @click.option(
     "--visual-tokens-kept",
@@ -76,7 +77,8 @@ def command(
     TTFT.  The score is what sources published at that number of tokens, in percent of the
     vanilla score of the same source, from the lowest source to the highest.  Kept are the
     tokens after the last layer; the mean is over the layers.  A method that cannot keep that
-    many tokens says why.
+    many tokens says why.  Of methods one after the other the last is set so that the number
+    remains of what the others leave; no scores are shown for them.
 
     Example: costmodel compare llava-1.5-7b --gpu a100-80gb-sxm --text-tokens 64
     --methods fastv,visionzip,tome --visual-tokens-kept 192,128,64

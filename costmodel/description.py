@@ -139,5 +139,8 @@ def notes_of(case: Case, plan: CompressionPlan | None, program: Program) -> tupl
     if plan is not None:
         notes += plan.notes
         if not plan.graph_safe and run.runtime == "cuda-graph":
-            notes.append(f"{plan.method} cannot be captured in a CUDA graph; it runs eagerly")
+            notes += [
+                f"{name} cannot be captured in a CUDA graph; it runs eagerly"
+                for name in plan.uncaptured or (plan.method,)
+            ]
     return tuple(notes)

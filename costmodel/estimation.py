@@ -18,9 +18,9 @@ from costmodel.accounting import (
 )
 from costmodel.case import Case, prepare
 from costmodel.catalog.hardware import load_host
+from costmodel.compression.budgets import method_names, request_for
 from costmodel.compression.composition import Compression
-from costmodel.compression.method import Context, Request, load_method, split
-from costmodel.compression.method import request as make_request
+from costmodel.compression.method import Context, Request, load_method
 from costmodel.conventions.applying import convention_section
 from costmodel.description import inputs, notes_of, provenance, tokens
 from costmodel.errors import InputError, SpecError, UnsupportedError
@@ -111,7 +111,9 @@ def compare(
     model, gpu, text_tokens, **options
         As in `estimate`.
     methods : sequence of str
-        ``METHOD[:key=value,...]``; parameters that set the number kept are filled in.
+        ``METHOD[:key=value,...]``; parameters that set the number kept are filled in.  Several
+        with ``then`` between act one after the other: the last is set so that the number
+        remains of what the others leave.
     visual_tokens_kept : int
         Visual tokens each image keeps.
 
@@ -137,13 +139,10 @@ def compare(
     rows: list[tuple[str, Estimate | Failure]] = []
     for text in methods:
         # An unknown name is a mistake in the question, not something a method cannot do.
-        load_method(text.partition(":")[0].strip().lower())
+        for name in method_names(text):
+            load_method(name)
         try:
-            method, given = split(text)
-            wanted = method.params_for(visual_tokens_kept, context)
-            if clash := sorted(wanted.keys() & given.keys()):
-                raise SpecError(f"compress {text!r}: visual-tokens-kept already sets {clash[0]!r}")
-            request = make_request(method, {**wanted, **given})
+            request = request_for(text, visual_tokens_kept, context)
             rows.append((request.label, estimate_case(replace(base, request=request))))
         except (InputError, SpecError) as error:
             rows.append((text, Failure(str(error))))

@@ -387,6 +387,11 @@ def test_notes_on_devices_time_and_graphs() -> None:
     assert has(result(), "lower bound")
     assert has(result(compress=CLUSTER), "cluster cannot be captured in a CUDA graph")
     assert not has(result(compress=CLUSTER, runtime="eager"), "CUDA graph")
+    # Of two methods, the one that cannot be captured.
+    both = ("random:k=192", "cluster:k=64")
+    assert has(result(compress=both), "cluster cannot be captured in a CUDA graph")
+    assert not has(result(compress=both), "then")
+    assert not has(result(compress=both), "random cannot")
     assert not has(result(compress="cluster:k=64,impl=fused"), "CUDA graph")
     assert has(result(compress=CLUSTER), "assumptions")
 
@@ -460,6 +465,18 @@ def test_options_of_a_comparison() -> None:
         (["rnadom"], 64, UnknownNameError, "Did you mean random"),
         (["random", "rnadom"], 64, UnknownNameError, "Did you mean random"),
         (["random:k=5"], 64, UnsupportedError, "visual-tokens-kept already sets 'k'"),
+        (["random then fsatv"], 64, UnknownNameError, "Did you mean fastv"),
+        (["rnadom then fastv"], 64, UnknownNameError, "Did you mean random"),
+        (["random:k=90 then random:k=9"], 64, UnsupportedError, "already sets 'k'"),
+        (["fastv then random"], 64, UnsupportedError, "fastv acts inside the language model"),
+        (
+            ["random:k=50 then cluster"],
+            64,
+            UnsupportedError,
+            "cluster to be able .*at most the 50",
+        ),
+        (["random:kk=50 then cluster"], 64, UnsupportedError, "unknown key 'kk'"),
+        (["then random"], 64, UnknownNameError, "method"),
         (["random:k=5", "cluster:k=5"], 64, UnsupportedError, "random:k=5: .*cluster:k=5: "),
         (["random"], 0, InputError, "visual-tokens-kept: 0 "),
         (["random"], 1.5, InputError, r"visual-tokens-kept: 1\.5 "),
@@ -472,6 +489,19 @@ def test_comparisons_that_cannot_be(
 ) -> None:
     with pytest.raises(error, match=message):
         compare("llava-1.5-7b", "a100", methods, visual_tokens_kept=kept, text_tokens=64)
+
+
+def test_methods_one_after_the_other_at_the_same_number() -> None:
+    found = rows(["random:k=256 then fastv:variant=paper", "none then random"], kept=128)
+    label, alone = found
+    assert label == "random:k=256 then fastv:layer=2,k=119,variant=paper"
+    # 256 in two layers and 119 in thirty.
+    assert found[label].tokens["visual_equivalent"] == pytest.approx(128, abs=0.5)
+    assert found[label].flops == estimate(
+        "llava-1.5-7b", "a100", text_tokens=64,
+        compress=["random:k=256", "fastv:layer=2,k=119,variant=paper"],
+    ).flops  # fmt: skip
+    assert alone == "random:k=128"
 
 
 def test_a_comparison_needs_images() -> None:

@@ -16,9 +16,11 @@ from costmodel.compression.plan import CompressionPlan, DecoderGroup, TokenCount
 from costmodel.errors import InputError, UnsupportedError
 from costmodel.symbols import indexed
 
-__all__ = ["Chain", "Compression", "parse_compression", "remaining"]
+__all__ = ["SEPARATOR", "Chain", "Compression", "parse_compression", "remaining"]
 
-_SEPARATOR = " then "
+SEPARATOR = " then "
+"""Between methods that act one after the other, in text."""
+
 _WORDS = {
     "none": "nowhere",
     "vision_encoder": "inside the vision tower",
@@ -44,7 +46,7 @@ class Chain:
     @property
     def label(self) -> str:
         """Labels of the methods with ``then`` between them; it can be parsed again."""
-        return _SEPARATOR.join(request.label for request in self.requests)
+        return SEPARATOR.join(request.label for request in self.requests)
 
     @property
     def compresses(self) -> bool:
@@ -66,7 +68,7 @@ class Chain:
         label = first.label
         plan = last = first.plan(context)
         for request in rest:
-            label = f"{label}{_SEPARATOR}{request.label}"
+            label = f"{label}{SEPARATOR}{request.label}"
             # On all tokens first: what makes no sense there needs no look at the numbers.
             fewer = plan.kept.mean != whole.features + whole.markers
             _check_pair(plan, request.plan(context), request.method.name, label, fewer)
@@ -119,7 +121,7 @@ def parse_compression(
         if isinstance(part, Request):
             found.append(part)
         elif isinstance(part, str):
-            found += [parse(text) for text in part.split(_SEPARATOR)]
+            found += [parse(text) for text in part.split(SEPARATOR)]
         else:
             raise InputError("compress", part, "METHOD or METHOD:key=value,..., or a list of them")
     if len(found) > 1:

@@ -57,7 +57,12 @@ def join(
         needs_attention_weights=first.needs_attention_weights or second.needs_attention_weights,
         graph_safe=first.graph_safe and second.graph_safe,
         notes=tuple(dict.fromkeys((*first.notes, *second.notes))),
+        uncaptured=(*_uncaptured(first), *_uncaptured(second)),
     )
+
+
+def _uncaptured(plan: CompressionPlan) -> tuple[str, ...]:
+    return plan.uncaptured or (() if plan.graph_safe else (plan.method,))
 
 
 def apart(

@@ -175,6 +175,8 @@ class CompressionPlan:
         Whether it reads attention weights, and whether a CUDA graph can hold it.
     notes : tuple of str
         Side effects and assumptions, for people.
+    uncaptured : tuple of str
+        Of several methods, those that a CUDA graph cannot hold.
     """
 
     method: str
@@ -192,6 +194,7 @@ class CompressionPlan:
     needs_attention_weights: bool = False
     graph_safe: bool = True
     notes: tuple[str, ...] = ()
+    uncaptured: tuple[str, ...] = ()
 
     @property
     def launches(self) -> Expr:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from costmodel.compression.budgets import method_names
 from costmodel.compression.method import load_method
 from costmodel.report.records import SCHEMA_VERSION, plain
 from costmodel.report.scoring import method_scores, score_columns, score_lines, score_records
@@ -54,8 +55,10 @@ def comparison_rows(
 
 
 def _scores(label: str, result: Estimate, visual_tokens_kept: int | None) -> list[Score]:
-    """Published scores of a row; the baseline keeps all its tokens."""
-    name = label.partition(":")[0]
+    """Published scores of a row; the baseline keeps all its tokens, several methods have none."""
+    name, *others = method_names(label)
+    if others:
+        return []
     kept = int(result.tokens["visual_in"]) if name == "none" else visual_tokens_kept
     return method_scores(name, result.inputs, kept)
 
@@ -83,12 +86,17 @@ def _row(label: str, result: Estimate, visual_tokens_kept: int | None) -> dict[s
         "kv_cache_bytes": memory["kv_cache"],
         "memory_bytes": memory["total"],
         "fits": memory["fits"],
-        "training": load_method(label.partition(":")[0]).training,
+        "training": _training(label),
         "visual_tokens_asked": visual_tokens_kept,
         **score_columns(_scores(label, result, visual_tokens_kept)),
         "reason": None,
     })  # fmt: skip
     return row
+
+
+def _training(label: str) -> str:
+    trained = dict.fromkeys(load_method(name).training for name in method_names(label))
+    return "; ".join(text for text in trained if text != "none") or "none"
 
 
 def comparison_record(outcomes: Sequence[Outcome], visual_tokens_kept: int) -> dict[str, Any]:
@@ -160,7 +168,7 @@ def comparison_tables(outcomes: Sequence[Outcome], visual_tokens_kept: int) -> l
         line
         for label, scores in _all_scores(outcomes, visual_tokens_kept)
         if label != "none"
-        for line in score_lines(label.partition(":")[0], scores)
+        for line in score_lines(method_names(label)[0], scores)
     ]
     shared = dict.fromkeys(
         note for _, result in outcomes if isinstance(result, Estimate) for note in result.notes

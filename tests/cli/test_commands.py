@@ -137,6 +137,20 @@ def test_methods_one_after_the_other(as_json: Json, ok: Text) -> None:
     assert "2*c_1*k*k_1" in text
 
 
+def test_compare_takes_methods_one_after_the_other(as_json: Json, ok: Text) -> None:
+    methods = "visionzip:k=256 then fastv:variant=paper,visionzip"
+    name = "visionzip:k=256 then fastv:layer=2,k=188,variant=paper"
+    command = [*COMPARE.split(), "--methods", methods, "--visual-tokens-kept", "192"]
+    chain, alone = as_json(*command, "--format", "json")["methods"][1:]
+    assert (chain["method"], alone["method"]) == (name, "visionzip:k=192")
+    assert chain["visual_tokens_equivalent"] == pytest.approx(192, abs=0.5)
+    # What others published for VisionZip is not what both do together.
+    assert alone["scores"]
+    assert not chain["scores"]
+    assert chain["score_sources"] in (None, 0)
+    assert f"{name}: none, or the projector" in " ".join(ok(*command).split())
+
+
 def test_compare_lists_the_baseline_once_and_several_gpus(as_json: Json) -> None:
     found = as_json(
         f"{COMPARE} --gpu a40 --methods none --methods random --visual-tokens-kept 64 --format json"
