@@ -36,7 +36,7 @@ from costmodel.description import tokens
 from costmodel.results import STAGES
 from costmodel.studies.plan_runs import PlanRun, requests_for, run_plan, total
 
-__all__ = ["Gap", "SpeedRow", "pruner_speed"]
+__all__ = ["Gap", "SpeedRow", "pruner_speed", "with_flash"]
 
 _VISION = ("vision_encoder", "projector")
 _LANGUAGE = ("llm_prefill", "lm_head")
@@ -202,7 +202,7 @@ def _rows(
     program, plan = first.program()
     if plan is None:
         return
-    flash = _with_flash(plan)
+    flash = with_flash(plan)
     runs = run_plan(cases, plan)
     fast = run_plan(cases, flash) if flash != plan else runs
     equivalent = float(tokens(first, plan, program)["visual_equivalent"])
@@ -222,8 +222,8 @@ def _rows(
         )
 
 
-def _with_flash(plan: CompressionPlan) -> CompressionPlan:
-    """Leave the attention to the deployment, which is flash."""
+def with_flash(plan: CompressionPlan) -> CompressionPlan:
+    """Return a plan that leaves the attention of every layer to the deployment."""
     return replace(
         plan,
         decoder_groups=tuple(replace(group, attention=None) for group in plan.decoder_groups),
