@@ -14,6 +14,7 @@ COMMANDS = {
     "methods": "List the compression methods, or show one with its parameters.",
     "estimate": "FLOPs, bytes, time and memory of one request batch.",
     "compare": "Compare compression methods at the same number of kept tokens.",
+    "plan": "GPUs for a rate of requests and a target for the first token.",
     "train-cost": "Cost of training in stages: FLOPs, hours and energy.",
     "formulas": "Print the formula of every operator.",
     "roofline": "Draw every operator under the device's roofline.",

@@ -5,9 +5,13 @@ GB is 1e9 bytes and GiB is 2**30 bytes, everywhere.
 
 from __future__ import annotations
 
+import math
+import re
+from collections.abc import Sequence
+
 from costmodel.errors import InputError
 
-__all__ = ["UNIT_FACTORS", "format_si", "to_si"]
+__all__ = ["UNIT_FACTORS", "format_si", "parse_si", "to_si"]
 
 UNIT_FACTORS: dict[str, float] = {
     "B": 1.0,
@@ -70,6 +74,48 @@ def to_si(value: float, unit: str) -> float:
         return value * UNIT_FACTORS[unit]
     except KeyError:
         raise InputError("unit", unit, "one of " + ", ".join(UNIT_FACTORS)) from None
+
+
+def parse_si(field: str, text: str, units: Sequence[str]) -> float:
+    """Read a number with a unit, such as ``400ms``; a bare number is in the first unit.
+
+    Parameters
+    ----------
+    field : str
+        What it is, for the message.
+    text : str
+        What was given.
+    units : sequence of str
+        Keys of `UNIT_FACTORS` that suit.
+
+    Returns
+    -------
+    float
+        In the SI base unit.
+
+    Raises
+    ------
+    InputError
+        If it is no finite number, or has another unit.
+
+    Examples
+    --------
+    >>> parse_si("ttft", "400ms", ("s", "ms", "us")), parse_si("ttft", "0.4", ("s", "ms"))
+    (0.4, 0.4)
+    >>> parse_si("ttft", "4 GB", ("s", "ms"))
+    Traceback (most recent call last):
+    ...
+    costmodel.errors.InputError: ttft: '4 GB' is not valid; expected a number of s or ms
+    """
+    found = re.fullmatch(r"\s*([+-]?[0-9.]+(?:[eE][+-]?[0-9]+)?)\s*([A-Za-z/]*)\s*", text)
+    try:
+        value = float(found[1]) if found else math.nan
+    except ValueError:
+        value = math.nan
+    unit = (found[2] if found else "") or units[0]
+    if not math.isfinite(value) or unit not in units:
+        raise InputError(field, text, f"a number of {' or '.join(units)}")
+    return to_si(value, unit)
 
 
 def format_si(value: float, unit: str, digits: int = 3) -> str:
