@@ -94,8 +94,8 @@ def _disagreement(scored: list[dict[str, Any]]) -> str:
     )
 
 
-def _rows(case: Case, found: Prefill, plain: Prefill, kept: Any, full: int) -> list[dict[str, Any]]:
-    base = _point(case, plain, ())
+def _rows(case: Case, found: Prefill, kept: Any, full: int) -> list[dict[str, Any]]:
+    base = _point(case, prefill(case), ())
     rows = []
     for i, k in enumerate(kept):
         row = base if k == full else _point(case, found, (i,))
