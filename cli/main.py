@@ -18,6 +18,7 @@ COMMANDS = {
     "train-cost": "Cost of training in stages: FLOPs, hours and energy.",
     "formulas": "Print the formula of every operator.",
     "roofline": "Draw every operator under the device's roofline.",
+    "figure": "Draw one of the figures for a model and a GPU.",
     "calibrate": "Fit kernel times to your own measurements.",
     "validate": "Compare predicted kernel times with measured ones.",
     "reproduce": "Compute published cost figures again.",

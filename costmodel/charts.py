@@ -180,6 +180,10 @@ class BarChart:
         What the pointer shows, by part.
     note : str
         Printed below the title.
+    category : Axis, optional
+        Title of the axis of the categories.
+    levels : dict of str to float
+        Limits drawn as grey dashed lines across all bars, by name.
 
     Raises
     ------
@@ -197,6 +201,8 @@ class BarChart:
     high: dict[str, Numbers] | None = None
     hover: dict[str, tuple[str, ...]] | None = None
     note: str = ""
+    category: Axis | None = None
+    levels: dict[str, float] | None = None
 
     def __post_init__(self) -> None:
         for name, values in self.parts.items():

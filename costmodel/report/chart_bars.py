@@ -8,7 +8,7 @@ from typing import Any
 
 from costmodel.charts import Axis, BarChart
 from costmodel.report.chart_place import Place
-from costmodel.report.chart_style import axis_layout, wrapped
+from costmodel.report.chart_style import GREY, axis_layout, wrapped
 
 __all__ = ["draw_bars"]
 
@@ -26,13 +26,17 @@ def draw_bars(place: Place, chart: BarChart) -> None:
     totals = _totals(chart)
     if chart.stacked and len(chart.parts) > 1 and len(names) <= _MOST_TOTALS:
         _write_totals(place, chart, names, totals)
+    for name, level in (chart.levels or {}).items():
+        _draw_level(place, chart, names, name, level)
     reach = totals if chart.stacked else [v for part in chart.parts.values() for v in part]
     bounds = [v for band in (chart.low, chart.high) for part in (band or {}).values() for v in part]
-    values_axis = axis_layout(chart.y, [*reach, *bounds])
-    categories = {
+    values_axis = axis_layout(chart.y, [*reach, *bounds, *(chart.levels or {}).values()])
+    categories: dict[str, Any] = {
         "type": "category", "categoryorder": "array", "categoryarray": names, "automargin": True,
         "ticks": "outside", "tickcolor": "white", "showgrid": False,
     }  # fmt: skip
+    if chart.category is not None:
+        categories["title"] = {"text": chart.category.label, "standoff": 10, "font": {"size": 15}}
     if chart.horizontal:
         place.x_axis(values_axis)
         place.y_axis({**categories, "autorange": "reversed"})
@@ -70,6 +74,18 @@ def _draw_part(
             "thickness": 1.5, "width": 4, "color": "#222222",
         }  # fmt: skip
     place.figure.add_bar(**style, **place.legend(part), **place.at)
+
+
+def _draw_level(
+    place: Place, chart: BarChart, names: Sequence[str], name: str, level: float
+) -> None:
+    along, across = ("x", "y") if chart.horizontal else ("y", "x")
+    place.figure.add_scatter(
+        **{along: [level] * len(names), across: names}, mode="lines",
+        line={"color": GREY, "dash": "dash", "width": 2},
+        hovertemplate=f"<b>{name}</b><br>{level:,.4g} {chart.y.unit}<extra></extra>",
+        **place.legend(name), **place.at,
+    )  # fmt: skip
 
 
 def _totals(chart: BarChart) -> list[float]:

@@ -1,0 +1,1 @@
+"""What each figure shows: one module per kind, found by its name."""

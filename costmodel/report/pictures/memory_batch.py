@@ -1,0 +1,109 @@
+"""Memory against batch: weights, KV cache and activations under the card's capacity."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from costmodel.case import Case
+from costmodel.catalog.hardware import list_gpus, load_gpu, load_host
+from costmodel.charts import Axis, BarChart, LineChart, Panels, Picture, Series
+from costmodel.memory import largest_batch, memory
+from costmodel.report.method_runs import setting
+from costmodel.report.picture_kinds import Asked, Drawn, Kind
+from costmodel.report.result_columns import axis_of, scaled
+from costmodel.timing.device import resolve_device
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["KIND", "describe"]
+
+_MOST_BARS = 14
+_MOST_METHODS = 14
+
+
+def _of_case(asked: Asked) -> Picture:
+    case = asked.plain
+    cases = [replace(case, request=None)]
+    if case.request is not None and case.request.compresses:
+        cases.append(case)
+    capacity = resolve_device(case.gpu, load_host(), case.deployment).capacity_bytes
+    most = [largest_batch(one.program()[0], capacity) for one in cases]
+    batches = _batches(max(most))
+    charts = tuple(_bars(one, batches, capacity, m) for one, m in zip(cases, most, strict=True))
+    note = f"{setting(case, batch=False)}, {case.workload.output_tokens:,} output tokens"
+    if len(charts) == 1:
+        return replace(charts[0], title=f"Memory against batch: {charts[0].title}", note=note)
+    return Panels("Memory against batch", charts, columns=2, note=note)
+
+
+def _batches(largest: int) -> list[int]:
+    """Powers of two up to the first that does not fit, and the largest that does."""
+    powers = [2**i for i in range(max(largest, 1).bit_length() + 1)]
+    return sorted({*powers[-_MOST_BARS:], max(largest, 1)})
+
+
+def _bars(case: Case, batches: list[int], capacity: float, largest: int) -> BarChart:
+    program, _ = case.program()
+    found = memory(program, b=np.asarray(batches, dtype=float))
+    parts = {
+        "weights": found.weights,
+        "KV cache": found.kv_cache,
+        "peak activations": found.activations_peak,
+    }
+    label = case.request.label if case.request is not None else "no compression"
+    return BarChart(
+        title=f"{label}: largest batch {largest:,}",
+        y=Axis("memory", "GB"),
+        categories=tuple(f"{batch:,}" for batch in batches),
+        parts={
+            name: tuple((1e-9 * np.broadcast_to(value, len(batches))).tolist())
+            for name, value in parts.items()
+        },
+        category=Axis("requests computed together"),
+        levels={f"capacity of {case.gpu.name}": 1e-9 * capacity},
+    )
+
+
+def describe(frame: pd.DataFrame, note: str) -> Picture:
+    """Return memory and KV cache against batch, method by method.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+        ``gpu``, ``method``, ``batch``, ``kv_cache_bytes`` and ``memory_total_bytes``.
+    note : str
+        What is held fixed.
+    """
+    methods = list(dict.fromkeys(frame["method"].astype(str)))
+    if len(methods) > _MOST_METHODS:
+        note += f"\nthe first {_MOST_METHODS} of {len(methods)} methods"
+        methods = methods[:_MOST_METHODS]
+    charts = []
+    for column in ("memory_total_bytes", "kv_cache_bytes"):
+        series = []
+        for name in methods:
+            rows = frame[frame["method"] == name].drop_duplicates("batch").sort_values("batch")
+            series.append(
+                Series.of(name, rows["batch"], scaled(rows, column), mode="lines+markers")
+            )
+        gpu = str(frame["gpu"].iloc[0])
+        if column == "memory_total_bytes" and gpu in list_gpus():
+            ends = (float(frame["batch"].min()), float(frame["batch"].max()))
+            capacity = 1e-9 * load_gpu(gpu).capacity_bytes
+            series.append(Series(f"capacity of {gpu}", ends, (capacity, capacity), reference=True))
+        axis = axis_of(column)
+        charts.append(LineChart(axis.title, axis_of("batch", log=True), axis, tuple(series)))
+    return Panels("Memory against batch", tuple(charts), columns=2, note=note)
+
+
+KIND = Kind(
+    summary="Weights, KV cache and activations against batch, with the card's capacity.",
+    of_case=_of_case,
+    of_results=Drawn(
+        needs=("kv_cache_bytes", "memory_total_bytes"), shows=("method", "batch"), describe=describe
+    ),
+)
