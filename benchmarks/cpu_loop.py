@@ -118,7 +118,7 @@ def show(figures: dict[str, Any], table: pd.DataFrame) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, help="keep the files here; a temporary folder else")
-    parser.add_argument("--budget", type=float, default=240, help="seconds of measuring, about")
+    parser.add_argument("--budget", type=float, default=300, help="seconds of measuring, about")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     arguments = parser.parse_args()

@@ -157,6 +157,9 @@ def _sizes(model: ModelShape, options: Options) -> Iterator[tuple[str, int, int]
         for length in _spread(tokens_of(options), 5):
             for name in ("softmax", "argmin", "sum", "topk"):
                 yield name, tokens, max(_SHORTEST, length)
+        # Rows shorter than a vector, which a processor computes element by element.
+        for length in (4, 12):
+            yield "softmax", tokens, length
         for quarters in (1, 2, 6, 8, 16):
             width = decoder.width * quarters // 4
             for name in ("rmsnorm", "layernorm", "add", "copy", "gather", "scatter_add"):

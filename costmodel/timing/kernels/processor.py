@@ -21,7 +21,7 @@ _ELEMENT_BYTES = 2.0
 _VECTOR = 16.0
 """Numbers of 4 bytes in the widest vectors."""
 _KEPT_BYTES = 32.0 * 2**20
-"""Larger blocks are never kept by the allocator."""
+"""From this size on the allocator never keeps a block."""
 _PAGE_BYTES = 4096.0
 
 _FIXED_COST = Parameter("t0", 0.2e-6, 200e-6, 5e-6, "s", "cost of a call")
@@ -179,12 +179,12 @@ class ProcessorLoop:
     r"""A loop over rows whose data or intermediate results fit into a fast level or do not.
 
     .. math:: t = t_0 + r\,t_r + \frac{Q}{e_B B}\left(1 - h + \frac{h}{l}\right)
-                  + r\,c\,t_s [c < 16] + \frac{Q_w}{4096} t_f [Q_w > Q_f],\qquad
+                  + r\,c\,t_s [c < 16] + \frac{Q_w}{4096} t_f [Q_w \ge Q_f],\qquad
               h = \frac{1}{1 + (Q / \phi L)^2}
 
     with r rows of c columns, Q bytes read and written, :math:`Q_w` of them written, and a last-level cache of
     L bytes.  Elements of rows shorter than a vector of 16 numbers are computed one by one where
-    an operator works along its rows, as softmax does.  A result beyond :math:`Q_f` = 32 MiB is a block that glibc's allocator takes from
+    an operator works along its rows, as softmax does.  A result of :math:`Q_f` = 32 MiB or more is a block that glibc's allocator takes from
     the system anew for every call, whatever was freed before [1]_: each of its pages faults once.
 
     References
@@ -202,8 +202,8 @@ class ProcessorLoop:
         Parameter("eb", 0.01, 5.0, 0.8, "1", "bandwidth of large data over that of a copy"),
         Parameter("ph", 3e-4, 0.1, 0.01, "1", "share of the last-level cache that is fast"),
         Parameter("lx", 1.0, 6.0, 1.5, "1", "how much faster data in it are"),
-        Parameter("ts", 0.0, 100e-9, 1e-9, "s", "more for an element of rows under a vector"),
-        Parameter("tf", 0.0, 20e-6, 0.5e-6, "s", "first use of a page of a large new result"),
+        Parameter("ts", 0.0, 50e-9, 1e-9, "s", "more for an element of rows under a vector"),
+        Parameter("tf", 0.0, 5e-6, 0.5e-6, "s", "first use of a page of a large new result"),
     )
 
     def time_s(self, values: Mapping[str, float], shapes: Shapes, chip: Chip) -> FloatArray:
@@ -222,7 +222,7 @@ class ProcessorLoop:
         hit = 1.0 / (1.0 + (moved / (values["ph"] * chip.l2_bytes)) ** 2)
         memory = moved / (values["eb"] * chip.bandwidth_bytes_per_s)
         memory = memory * (1.0 - hit + hit / values["lx"])
-        fresh = np.where(write > _KEPT_BYTES, write / _PAGE_BYTES * values["tf"], 0.0)
+        fresh = np.where(write >= _KEPT_BYTES, write / _PAGE_BYTES * values["tf"], 0.0)
         single = np.where(cols < _VECTOR, rows * cols * values["ts"], 0.0)
         result: FloatArray = values["t0"] + rows * values["tr"] + memory + single + fresh
         return result
