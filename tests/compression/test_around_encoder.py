@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 from costmodel import Estimate, estimate
+from costmodel.compression.method import Context, load_method, request
 from costmodel.errors import InputError
+from costmodel.estimation import prepare
 
 LAYERS, FULL = 32, 576
 
@@ -49,6 +51,18 @@ def test_tome_similarities_are_two_halves_of_the_tokens() -> None:
     counted = sum(op.flops for op in products)
     assert counted == pytest.approx(flops, rel=0.05)
     assert found >= counted
+
+
+def test_tome_refuses_what_even_blocks_cannot_reach() -> None:
+    case = prepare("llava-1.5-7b", "a100", text_tokens=64)
+    context, method = Context(case.model, case.images, case.deployment), load_method("tome")
+    for kept in (1, 23):
+        with pytest.raises(InputError, match=rf"visual-tokens-kept: {kept} .*at least 24"):
+            method.params_for(kept, context)
+    # Whatever it promises, its plan does.
+    for kept in range(24, FULL + 1):
+        plan = request(method, method.params_for(kept, context)).plan(context)
+        assert plan.kept.mean == kept
 
 
 def test_prumerge_loops_over_its_tokens_in_python() -> None:

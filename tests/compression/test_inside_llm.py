@@ -248,6 +248,13 @@ def test_equivalent_tokens_of_fastv() -> None:
     assert run("random:k=64").tokens["visual_equivalent"] == 64
 
 
+def test_sparsevlm_keeps_everything_in_all_stages_if_asked_to() -> None:
+    # One token dropped comes back as its own cluster: 575 kept would leave 576 too.
+    values = load_method("sparsevlm").params_for(576, context())
+    assert values == {"tokens": "576+576+576"}
+    assert run("sparsevlm:tokens=576+576+576").tokens["visual_equivalent"] == 576
+
+
 def test_sparsevlm_by_hand() -> None:
     # Ratings by the 29 text tokens behind the image; nothing else is a matrix product.
     assert matmul("sparsevlm") == 2 * 576 * (64 - 35) * WIDTH

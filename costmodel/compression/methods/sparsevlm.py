@@ -180,6 +180,9 @@ def _scaled(wanted: int, context: Context, asked: int) -> list[int]:
     """The list nearest in share, scaled until the mean over the layers is `wanted`."""
     after = numbers(SparseVlmParams().layers, "layers")
     depth, features = context.model.text.layers, context.features
+    if wanted == features:
+        # One dropped token comes back as the cluster of itself: the mean alone cannot tell.
+        return [features] * len(after)
     share = wanted / features
     nearest = min(LISTS["v1"], key=lambda budget: abs(budget / _OF - share))
 

@@ -111,7 +111,17 @@ class TokenMerging(Method):
     def params_for(self, kept_per_image: int, context: Context) -> dict[str, Any]:
         """Return ``kept``."""
         sequences = tower_sequences(context, self.name)
-        return {"kept": kept_per_sequence(context, sequences, kept_per_image, self.name)}
+        kept = kept_per_sequence(context, sequences, kept_per_image, self.name)
+        least = max(_least(item.tokens, layers_read(context)) for item in sequences)
+        if kept < least:
+            tiles = sum(item.number for item in sequences)
+            images = sum(group.units for group in context.images)
+            raise InputError(
+                "visual-tokens-kept", kept_per_image,
+                f"at least {-(-least * tiles // images)}: no block of {self.name} can merge more "
+                "than half of its tokens, and blocks share evenly",
+            )  # fmt: skip
+        return {"kept": kept}
 
 
 def _schedule(params: MergeParams, tokens: int, layers: int, protected: int) -> list[int]:
@@ -120,8 +130,7 @@ def _schedule(params: MergeParams, tokens: int, layers: int, protected: int) -> 
     if params.kept is not None:
         if params.kept > tokens:
             raise InputError("compress tome kept", params.kept, f"at most the {tokens} tokens")
-        share, more = divmod(tokens - params.kept, layers)
-        asked = [share + (index < more) for index in range(layers)]
+        asked = _evenly(tokens - params.kept, layers)
     else:
         asked = [_R if params.r is None else params.r] * layers
     for one in asked:
@@ -135,6 +144,25 @@ def _schedule(params: MergeParams, tokens: int, layers: int, protected: int) -> 
         removed.append(min(one, most))
         left -= removed[-1]
     return removed
+
+
+def _evenly(removed: int, layers: int) -> list[int]:
+    share, more = divmod(removed, layers)
+    return [share + (index < more) for index in range(layers)]
+
+
+def _least(tokens: int, layers: int) -> int:
+    """Fewest tokens, class token left out, from which on every even schedule can be run."""
+
+    def possible(kept: int) -> bool:
+        left = tokens
+        for one in _evenly(tokens - kept, layers):
+            if one > left // 2:
+                return False
+            left -= one
+        return True
+
+    return 1 + max((kept for kept in range(1, tokens) if not possible(kept)), default=0)
 
 
 def _tower(
