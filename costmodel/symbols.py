@@ -153,6 +153,8 @@ TABLE: dict[str, SymbolInfo] = {
             ("nb", "n_b", "nearest tokens merged into each one that remains", "tokens"),
             ("jr", "j_r", "rounds in which the most similar pairs lose a token", "rounds"),
             ("js", "j_s", "tokens that one such round removes", "tokens"),
+            ("hq", "h_q", "attention heads of a resampler", "heads"),
+            ("nq", "n_q", "learned queries of a resampler", "queries"),
             ("sd", r"\sigma", "standard deviation of a data-dependent token count", "tokens"),
         ),
         *_rows(

@@ -24,11 +24,11 @@ NEVER_KEEP_ALL = {
     "vtw": "withdraws all tokens before the last layer at the latest",
     "voco-llama": "adds a token to the prompt, and caches that alone",
     "htc-vlm": "adds anchors and a token to the prompt, and caches that alone",
+    "mqt": "has 256 queries for 576 tokens",
 }
 KEEPING_ALL = {
     # The released variant runs a layer twice and caches both.
     "fastv": "fastv:variant=paper,ratio=0",
-    "sparsevlm": "sparsevlm:tokens=576+576+576",
     "v2drop": "v2drop:tokens=576+576+576",
 }
 """Requests that a budget of all tokens does not give."""

@@ -154,6 +154,12 @@ STRATEGIES: dict[str, st.SearchStrategy[str]] = {
     "vispruner": st.builds("vispruner:k={},maps={},important={}".format, st.integers(1, 576),
                            st.sampled_from(["all", "one"]), st.sampled_from([0.25, 0.5, 1])),
     "m3": st.builds("m3:tokens={}".format, st.sampled_from([1, 9, 36, 144, 576])),
+    "hired": st.one_of(
+        st.builds("hired:k={},alpha={}".format, st.integers(1, 576), st.floats(0.01, 1)),
+        st.builds("hired:retention={}".format, st.floats(0.001, 1)),
+    ),
+    "mqt": st.builds("mqt:k={}".format, st.integers(1, 256)),
+    "tokenpacker": st.builds("tokenpacker:window={}".format, WINDOWS),
     "cdpruner": st.builds("cdpruner:k={},text_segments={}".format, st.integers(1, 576),
                           st.integers(1, 3)),
 }  # fmt: skip
