@@ -182,10 +182,11 @@ class ProcessorLoop:
                   + r\,c\,t_s [c < 16] + \frac{Q_w}{4096} t_f [Q_w \ge Q_f],\qquad
               h = \frac{1}{1 + (Q / \phi L)^2}
 
-    with r rows of c columns, Q bytes read and written, :math:`Q_w` of them written, and a last-level cache of
-    L bytes.  Elements of rows shorter than a vector of 16 numbers are computed one by one where
-    an operator works along its rows, as softmax does.  A result of :math:`Q_f` = 32 MiB or more is a block that glibc's allocator takes from
-    the system anew for every call, whatever was freed before [1]_: each of its pages faults once.
+    with r rows of c columns, Q bytes read and written, :math:`Q_w` of them written, and a
+    last-level cache of L bytes.  Elements of rows shorter than a vector of 16 numbers are computed
+    one by one where an operator works along its rows, as softmax does.  A result of
+    :math:`Q_f` = 32 MiB or more is a block that glibc's allocator takes from the system anew for
+    every call, whatever was freed before [1]_: each of its pages faults once.
 
     References
     ----------
