@@ -152,11 +152,11 @@ def _answer(
     kept: int,
     full: int,
 ) -> str:
-    parts = [f"With {kept} of {full} tokens at the end, the time to the first token"]
+    parts = [f"With {kept} of {full} tokens at the end, the time to the first token:"]
     for gpu in gpus:
         own = sorted((row for row in places if row["gpu"] == gpu), key=lambda r: r["ttft_ms"])
         parts.append(
-            f"falls on {gpu} most "
+            f"on {gpu} it falls most "
             f"{own[0]['position']} ({_percents(own[0]['ttft_saved_pct'])}), least "
             f"{own[-1]['position']} ({_percents(own[-1]['ttft_saved_pct'])}); "
             + listing(f"{row['position']} {_percents(row['ttft_saved_pct'])}" for row in own[1:-1])
