@@ -98,6 +98,7 @@ def _stage(stage: StageCost) -> dict[str, Any]:
         "micro_batch": stage.micro_batch,
         "accumulation": stage.accumulation,
         "tokens": stage.tokens,
+        "padded_tokens": stage.padded_tokens,
         "trained_parameters": stage.trained_parameters,
         "flops": stage.flops,
         "flops_by_part": stage.flops_by_part,

@@ -15,6 +15,7 @@ from costmodel.specs.workload import check_count, check_dtype
 from costmodel.training.assumptions import load_assumptions
 from costmodel.training.forward import Forward, forward_pass
 from costmodel.training.overheads import energy_kwh, gather_bytes, optimizer_time_s, reduce_bytes
+from costmodel.training.padding import expected_longest
 from costmodel.training.recipe import Data, Part, Recipe, Stage, load_recipe
 from costmodel.training.results import StageCost, TrainingCost
 from costmodel.training.rules import Passes, passes
@@ -42,8 +43,9 @@ def train_cost(
 
     FLOPs are those of a forward pass of the request at the micro batch, times the passes of
     `costmodel.training.rules.passes`.  Time is that of the same pass by the time model, which is
-    the peak rate times the share that kernels of these shapes reach, times the same passes;
-    then the optimizer and communication, which nothing overlaps:
+    the peak rate times the share that kernels of these shapes reach, times the same passes, with
+    every sample padded to the longest of its micro batch; then the optimizer and communication,
+    which nothing overlaps:
 
     ``step = accumulation * (sum(passes * forward_s) + gather) + reduce + optimizer``
 
@@ -130,6 +132,12 @@ def _stage(
         return forward_pass(model, gpu, text_tokens=text_tokens, batch=micro, **asked)
 
     usual = [(data, forward(data, data.text_tokens.value)) for data in stage.data]
+
+    def padded(data: Data, mean: int, samples: int) -> Forward:
+        visual = usual_tokens[data.name] - data.text_tokens.value
+        return forward(data, round(expected_longest(mean, samples, stage.max_tokens - visual)))
+
+    usual_tokens = {data.name: one.tokens_per_sample for data, one in usual}
     # The run with images has a compression's weights too.
     whole = max((one for _, one in usual), key=lambda one: one.parameters["total"])
     trained = _trained(stage, whole)
@@ -155,9 +163,11 @@ def _stage(
         )
 
     fixed = steps * (optimizer + communication)
-    compute_s = compute([one for _, one in usual])
+    longest = [padded(data, data.text_tokens.value, micro) for data in stage.data]
+    compute_s = compute(longest)
     low = [forward(data, data.text_tokens.low) for data in stage.data]
-    high = [forward(data, data.text_tokens.high) for data in stage.data]
+    # GPUs wait for each other, so that the longest sample of all of them may count.
+    high = [padded(data, data.text_tokens.high, micro * gpus) for data in stage.data]
     banded = all(one.band_s is not None for one in (*low, *high))
     total = sum(flops.values())
     peak = whole.peak_flops_per_s
@@ -170,9 +180,8 @@ def _stage(
         steps=steps,
         micro_batch=micro,
         accumulation=accumulation,
-        tokens=sum(
-            stage.epochs * data.samples * one.tokens_per_sample for data, one in usual
-        ),
+        tokens=_tokens(stage, [one for _, one in usual]),
+        padded_tokens=_tokens(stage, longest),
         trained_parameters=trained,
         flops=total,
         flops_by_part=flops,
@@ -195,6 +204,13 @@ def _of(part: str, over: dict[Part, Passes], forward: Forward) -> Passes:
     return over["projector"] if forward.parameters["compression"] else Passes(1, 0)
 
 
+def _tokens(stage: Stage, runs: Sequence[Forward]) -> float:
+    return sum(
+        stage.epochs * data.samples * one.tokens_per_sample
+        for data, one in zip(stage.data, runs, strict=True)
+    )
+
+
 def _trained(stage: Stage, forward: Forward) -> float:
     own = {**forward.parameters, "projector": forward.parameters["projector"]
            + forward.parameters["compression"]}  # fmt: skip
@@ -213,8 +229,10 @@ def _assumed(recipe: Recipe) -> list[str]:
         f"text tokens of a sample, assumed: {'; '.join(texts)}",
         f"a gradient product takes {assumed.backward.value:g} times its forward product, which "
         "was measured in inference",
+        "samples are padded to the longest of their micro batch, whose length is assumed to be "
+        "exponential; the band reaches from no padding to the longest sample of all GPUs",
         "optimizer at the peak bandwidth of memory, communication at the peak rate of one link; "
-        "nothing overlaps; loading of data, saving and padding are not counted",
+        "nothing overlaps; loading of data and saving are not counted",
         f"power: {assumed.power_share.value:g} of the TDP, times a PUE of "
         f"{assumed.power_usage_effectiveness.value:g}",
         "whether it fits in memory is not checked",

@@ -63,6 +63,8 @@ class Stage(Spec):
         Samples of one step of the optimizer.
     micro_batch : int
         Samples that one GPU computes together, at most.
+    max_tokens : int
+        Longest sample, visual tokens included; longer ones are cut.
     data : tuple of Data
         Micro batches hold samples of one kind only, as LLaVA's sampler groups them.
     epochs : int
@@ -74,6 +76,7 @@ class Stage(Spec):
     zero: Annotated[int, Field(ge=1, le=3, strict=True)]
     global_batch: Count
     micro_batch: Count
+    max_tokens: Count
     data: Annotated[tuple[Data, ...], Field(min_length=1)]
     epochs: Count = 1
 

@@ -27,9 +27,11 @@ class StageCost:
         Samples that a GPU computes together, and micro batches of a step.
     tokens : float
         Tokens of the prompts at the language model's first layer, all samples.
+    padded_tokens : float
+        The same with padding to the longest sample of a micro batch, which time is spent on.
     trained_parameters : float
     flops : float
-        All GPUs, matrix products and convolutions [FLOP].
+        All GPUs, matrix products and convolutions, without those on padding [FLOP].
     flops_by_part : dict of str to float
         The same by part; ``compression`` is what a method adds.
     compute_s, optimizer_s, communication_s : float
@@ -54,6 +56,7 @@ class StageCost:
     micro_batch: int
     accumulation: int
     tokens: float
+    padded_tokens: float
     trained_parameters: float
     flops: float
     flops_by_part: dict[str, float]
