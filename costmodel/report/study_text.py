@@ -30,7 +30,7 @@ __all__ = [
 _UNITS = {
     "ms": "ms", "us": "us", "s": "s", "h": "h", "pct": "%", "gb": "GB", "mb": "MB", "gib": "GiB",
     "mib": "MiB", "tflop": "TFLOP", "gflop": "GFLOP", "tmac": "TMAC", "gmac": "GMAC", "w": "W",
-    "j": "J", "kwh": "kWh", "tokens": "tokens",
+    "j": "J", "kwh": "kWh",
 }  # fmt: skip
 
 
@@ -39,13 +39,24 @@ def heading(column: str) -> str:
 
     Examples
     --------
-    >>> heading("overhead_low_ms"), heading("k"), heading("tokens")
-    ('overhead low [ms]', 'k', 'tokens')
+    >>> heading("overhead_low_ms"), heading("peak_tflop_per_s"), heading("kept_tokens")
+    ('overhead low [ms]', 'peak [TFLOP/s]', 'kept tokens')
     """
-    words, _, last = column.rpartition("_")
-    if words and last in _UNITS and last != "tokens":
-        return f"{words.replace('_', ' ')} [{_UNITS[last]}]"
-    return column.replace("_", " ")
+    words = column.split("_")
+    for length in (3, 1):
+        name, unit = words[:-length], _unit(words[-length:])
+        if name and unit:
+            return f"{' '.join(name)} [{unit}]"
+    return " ".join(words)
+
+
+def _unit(words: list[str]) -> str:
+    """Return the unit that the last words of a column name spell, or nothing."""
+    if len(words) == 1:
+        return _UNITS.get(words[0], "")
+    first, per, last = words
+    known = first in _UNITS and last in _UNITS and per == "per"
+    return f"{_UNITS[first]}/{_UNITS[last]}" if known else ""
 
 
 def cell(value: object) -> str:

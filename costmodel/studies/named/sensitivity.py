@@ -242,19 +242,27 @@ def _lines(rows: list[dict[str, Any]], gpus: Sequence[str], runtimes: Sequence[s
     return Panels("The gain as one quantity moves", tuple(charts))
 
 
-def _bars(narrow: list[dict[str, Any]], gpus: Sequence[str], runtimes: Sequence[str]) -> BarChart:
+def _bars(narrow: list[dict[str, Any]], gpus: Sequence[str], runtimes: Sequence[str]) -> Panels:
     by = {(row["gpu"], row["runtime"], row["weights"]): row for row in narrow}
     places = [(gpu, runtime) for gpu in gpus for runtime in runtimes]
-    return BarChart(
-        "Gain of the language model by format of its weights",
-        Axis("time without over with compression"),
-        tuple(f"{gpu}, {runtime}" for gpu, runtime in places),
-        {
-            weights: tuple(by[gpu, runtime, weights]["language_ratio"] for gpu, runtime in places)
-            for weights in WEIGHTS
-        },
-        stacked=False,
-    )  # fmt: skip
+    measured = [
+        place for place in places
+        if all(by[*place, weights]["language_on_datasheet_pct"] < _LITTLE for weights in WEIGHTS)
+    ]  # fmt: skip
+    charts = [
+        BarChart(
+            title, Axis("time without over with compression"),
+            tuple(f"{gpu}, {runtime}" for gpu, runtime in own),
+            {weights: tuple(by[*place, weights][column] for place in own) for weights in WEIGHTS},
+            stacked=False,
+        )
+        for title, column, own in (
+            ("calibrated, where such kernels were measured", "language_ratio", measured),
+            ("datasheet roofline", "roofline_language_ratio", places),
+        )
+        if own
+    ]  # fmt: skip
+    return Panels("Gain of the language model by format of its weights", tuple(charts))
 
 
 STUDY = Study(
