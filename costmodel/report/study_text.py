@@ -52,11 +52,12 @@ def heading(column: str) -> str:
 
 def _unit(words: list[str]) -> str:
     """Return the unit that the last words of a column name spell, or nothing."""
-    if len(words) == 1:
-        return _UNITS.get(words[0], "")
-    first, per, last = words
-    known = first in _UNITS and last in _UNITS and per == "per"
-    return f"{_UNITS[first]}/{_UNITS[last]}" if known else ""
+    match words:
+        case [one]:
+            return _UNITS.get(one, "")
+        case [first, "per", last] if first in _UNITS and last in _UNITS:
+            return f"{_UNITS[first]}/{_UNITS[last]}"
+    return ""
 
 
 def cell(value: object) -> str:
