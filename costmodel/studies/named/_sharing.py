@@ -16,7 +16,7 @@ from costmodel.studies.batch_runs import BatchRuns, batch_runs
 from costmodel.studies.study import StudyTable
 from costmodel.studies.wording import listing
 
-__all__ = ["Sharing", "sharing"]
+__all__ = ["Sharing", "linked", "sharing"]
 
 _BRIDGED = 2
 """Cards that an NVLink bridge of the RTX series joins."""
@@ -68,7 +68,7 @@ def sharing(
     for name, compress in variants.items():
         for tp in shards:
             groups = devices // tp
-            case = prepare(gpu=_linked(gpu, tp), compress=compress, tp=tp, **options)
+            case = prepare(gpu=linked(gpu, tp), compress=compress, tp=tp, **options)
             runs = batch_runs(case, [math.ceil(total / groups) for total in totals])
             found[name, tp] = runs
             way = f"{groups} x TP {tp}" if tp > 1 else f"{groups} alone"
@@ -97,9 +97,16 @@ def sharing(
     )  # fmt: skip
 
 
-def _linked(gpu: HardwareProfile, tp: int) -> HardwareProfile:
-    """Return the GPU with PCIe as its link where a bridge does not join all cards."""
-    if tp <= _BRIDGED or not gpu.name.startswith("rtx"):
+def linked(gpu: HardwareProfile, devices: int) -> HardwareProfile:
+    """Return the GPU with PCIe as its link where a bridge does not join all cards.
+
+    Parameters
+    ----------
+    gpu : HardwareProfile
+    devices : int
+        GPUs that exchange data.
+    """
+    if devices <= _BRIDGED or not gpu.name.startswith("rtx"):
         return gpu
     link = gpu.interconnect.model_copy(update={"nvlink_per_direction": None})
     return gpu.model_copy(update={"interconnect": link})
