@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["draw"]
 
 _ROW_HEIGHT = 400
+_FEW_BARS, _BAR_HEIGHT = 22, 25
 _LONG_NAME = 26
 _MOST_BESIDE = 30
 
@@ -80,6 +81,8 @@ def draw(picture: Picture) -> Figure:
     layout["legend"] = _legend(shown, beside=alone)
     if rows > 1:
         layout["height"] = rows * _ROW_HEIGHT + layout["margin"]["t"] + 60
+    elif (bars := _horizontal_bars(charts)) > _FEW_BARS:
+        layout["height"] = bars * _BAR_HEIGHT + layout["margin"]["t"] + 110
     layout["showlegend"] = len(shown) > 1 or (bool(shown) and not alone)
     figure.update_layout(**layout)
     return figure
@@ -91,6 +94,12 @@ def _has_values(chart: Chart) -> bool:
     if isinstance(chart, BarChart):
         return bool(chart.categories and chart.parts)
     return any(math.isfinite(value) for row in chart.values for value in row)
+
+
+def _horizontal_bars(charts: tuple[Chart, ...]) -> int:
+    return max(
+        (len(c.categories) for c in charts if isinstance(c, BarChart) and c.horizontal), default=0
+    )
 
 
 def _names(charts: tuple[Chart, ...]) -> list[str]:

@@ -17,9 +17,11 @@ __all__ = ["draw_heat_map"]
 
 # Orange below the level and blue above, which no colour vision deficiency confuses; orange
 # grows darker than blue, so that a grey print tells the sides apart, too.
-_BELOW = ("#5c2200", "#D55E00", "#f6c7a4")
 _MIDDLE = "#f7f7f7"
-_ABOVE = ("#b8dbf0", "#56B4E9", "#0072B2")
+_BELOW = ("#fbe3d3", "#f0a875", "#D55E00", "#5c2200")
+_ABOVE = ("#d9edf8", "#56B4E9", "#2b93cd", "#0072B2")
+_STEPS = tuple(step / 8 for step in range(9))
+_PALE = 0.3
 _MOST_CELLS = 180
 _MOST_TICKS = 16
 
@@ -68,18 +70,38 @@ def _colours(chart: HeatMap, values: npt.NDArray[np.float64]) -> dict[str, Any]:
     if chart.level is None or low == high:
         return {"colorscale": CIVIDIS, "zmin": low, "zmax": high}
     level = _level(chart)
-    # Each side has all its shades: with one scale for both, a side of small values stays white.
     low, high = min(low, level), max(high, level)
     middle = (level - low) / (high - low)
     scale: list[tuple[float, str]] = []
+    strongest = max(level - low, high - level)
     if middle > 0:
-        scale += [(0.0, _BELOW[0]), (0.5 * middle, _BELOW[1]), (0.98 * middle, _BELOW[2])]
-    scale.append((middle, _MIDDLE))
+        reach = _strength((level - low) / strongest)
+        scale += [((1 - t) * middle, _shade(_BELOW, reach * t)) for t in _STEPS[::-1]]
+    else:
+        scale.append((0.0, _MIDDLE))
     if middle < 1:
-        reach = 1 - middle
-        scale += [(middle + 0.02 * reach, _ABOVE[0]), (middle + 0.5 * reach, _ABOVE[1])]
-        scale.append((1.0, _ABOVE[2]))
+        reach = _strength((high - level) / strongest)
+        scale += [(middle + t * (1 - middle), _shade(_ABOVE, reach * t)) for t in _STEPS]
+    else:
+        scale.append((1.0, _MIDDLE))
     return {"colorscale": scale, "zmin": low, "zmax": high}
+
+
+def _strength(share: float) -> float:
+    """How far the shades of a side go: a side of small values is pale, but not white."""
+    return max(math.sqrt(share), _PALE)
+
+
+def _shade(shades: Sequence[str], share: float) -> str:
+    """Colour at a share of the way from the middle to the end of a side."""
+    position = share * (len(shades) - 1)
+    index = min(int(position), len(shades) - 2)
+    part = position - index
+    first, second = (
+        [int(shade[i : i + 2], 16) for i in (1, 3, 5)] for shade in shades[index : index + 2]
+    )
+    mixed = (round(a + part * (b - a)) for a, b in zip(first, second, strict=True))
+    return "#" + "".join(f"{value:02x}" for value in mixed)
 
 
 def _colour_bar(place: Place, chart: HeatMap, values: npt.NDArray[np.float64]) -> dict[str, Any]:
@@ -134,7 +156,9 @@ def _cell_texts(chart: HeatMap) -> list[list[str]]:
 def _short(value: float) -> str:
     if not math.isfinite(value):
         return ""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.3g}" if abs(value) >= 1 else f"{value:.2f}"
 
 
 def _hovers(chart: HeatMap) -> list[list[str]]:

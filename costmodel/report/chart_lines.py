@@ -98,7 +98,12 @@ def _shown(value: float, axis: Axis) -> float | None:
 def _bars(series: Series) -> dict[str, Any]:
     above = [max(h - y, 0.0) for h, y in zip(series.high, series.y, strict=True)]
     below = [max(y - low, 0.0) for low, y in zip(series.low, series.y, strict=True)]
-    return {"array": above, "arrayminus": below, "thickness": 1.2, "width": 3}
+    return {
+        "array": above,
+        "arrayminus": below,
+        "thickness": 1.2 if len(series.x) < 20 else 0.7,
+        "width": 3 if len(series.x) < 20 else 0,
+    }
 
 
 def _hover(chart: LineChart, series: Series) -> str:

@@ -43,6 +43,7 @@ _HATCHES = ("", "/", ".", "\\", "x", "-")
 _FONT_SIZE = 14
 _GRID = "#e5e5e5"
 _FEW_TICKS = 12
+_NOTE_WIDTH = 170
 _LEAST_GAP = 0.045
 
 
@@ -98,13 +99,14 @@ def wrapped(text: str, width: int = 80) -> str:
 
 def base_layout(title: str, note: str) -> dict[str, Any]:
     """Return title, fonts, margins and what the pointer shows, the same for all figures."""
-    lines = note.count("\n") + 1 + len(note) // 150 if note else 0
+    subtitle = wrapped(note, _NOTE_WIDTH)
+    lines = subtitle.count("<br>") + 1 if note else 0
     return {
         "template": "plotly_white",
         "font": {"size": _FONT_SIZE, "color": "#222222"},
         "title": {
             "text": wrapped(title, 100),
-            "subtitle": {"text": wrapped(note, 150), "font": {"size": 13, "color": "#444444"}},
+            "subtitle": {"text": subtitle, "font": {"size": 13, "color": "#444444"}},
             "x": 0.02,
             "xanchor": "left",
             "yref": "container",
@@ -113,7 +115,7 @@ def base_layout(title: str, note: str) -> dict[str, Any]:
             "pad": {"t": 18},
             "font": {"size": 18},
         },
-        "margin": {"t": 66 + 18 * lines, "l": 80, "r": 30, "b": 60},
+        "margin": {"t": 58 + 18 * lines, "l": 80, "r": 30, "b": 60},
         "hoverlabel": {"align": "left", "font": {"family": "monospace", "size": 11}},
     }
 

@@ -10,8 +10,8 @@ from costmodel.report.chart_place import Place
 
 __all__ = ["place_labels"]
 
-# Of a usual pair of axes [pixels]; what matters is which places are near each other.
-_WIDTH, _HEIGHT = 900.0, 550.0
+# Of a usual figure without its margins [pixels]; what matters is which places are near.
+_WIDTH, _HEIGHT = 1060.0, 580.0
 _LETTER, _LINE = 6.8, 15.0
 _MARKER = 6.0
 
@@ -29,10 +29,11 @@ class _Box:
         height = min(self.top, other.top) - max(self.bottom, other.bottom)
         return max(width, 0.0) * max(height, 0.0)
 
-    def outside(self) -> float:
+    def outside(self, axes: _Box) -> float:
         """Return about how much of it lies outside the axes."""
-        wide = max(-self.left, 0.0) + max(self.right - _WIDTH, 0.0)
-        return _LINE * wide + 100.0 * (max(-self.bottom, 0.0) + max(self.top - _HEIGHT, 0.0))
+        wide = max(axes.left - self.left, 0.0) + max(self.right - axes.right, 0.0)
+        high = max(axes.bottom - self.bottom, 0.0) + max(self.top - axes.top, 0.0)
+        return _LINE * wide + 100.0 * high
 
 
 def place_labels(place: Place, chart: LineChart) -> None:
@@ -41,20 +42,29 @@ def place_labels(place: Place, chart: LineChart) -> None:
     Each label takes the one of eight places around its point where it covers the least of
     the markers and of the labels written before it.
     """
-    x_of = _positions(chart.x, [x for series in chart.series for x in series.x], _WIDTH)
-    y_of = _positions(chart.y, [y for series in chart.series for y in series.y], _HEIGHT)
+    (left, right), (bottom, top) = place.domain()
+    axes = _Box(0.0, 0.0, _WIDTH * (right - left), _HEIGHT * (top - bottom))
+    every_y = [y for s in chart.series for column in (s.y, s.low, s.high) for y in column]
+    x_of = _positions(chart.x, [x for series in chart.series for x in series.x], axes.right)
+    y_of = _positions(chart.y, every_y, axes.top)
     points = [
         (x_of[x], y_of[y]) for series in chart.series
         for x, y in zip(series.x, series.y, strict=True)
         if x in x_of and y in y_of and "markers" in series.mode
     ]  # fmt: skip
     taken = [_Box(x - _MARKER, y - _MARKER, x + _MARKER, y + _MARKER) for x, y in points]
+    taken += [
+        _Box(x_of[x] - 2, y_of[low], x_of[x] + 2, y_of[high])
+        for series in chart.series if series.mode == "markers"
+        for x, low, high in zip(series.x, series.low, series.high, strict=False)
+        if x in x_of and low in y_of and high in y_of
+    ]  # fmt: skip
     for series in chart.series:
         colour = place.looks[series.name].colour if series.name in place.looks else "#666666"
         for x, y, text in zip(series.x, series.y, series.labels, strict=False):
             if not text or x not in x_of or y not in y_of:
                 continue
-            box, anchor = _best(x_of[x], y_of[y], text, taken)
+            box, anchor = _best(x_of[x], y_of[y], text, taken, axes)
             taken.append(box)
             place.figure.add_annotation(
                 x=math.log10(x) if chart.x.log else x, y=math.log10(y) if chart.y.log else y,
@@ -73,7 +83,9 @@ def _positions(axis: Axis, values: list[float], size: float) -> dict[float, floa
     return {v: size * (position - low) / ((high - low) or 1.0) for v, position in scaled.items()}
 
 
-def _best(x: float, y: float, text: str, taken: list[_Box]) -> tuple[_Box, dict[str, object]]:
+def _best(
+    x: float, y: float, text: str, taken: list[_Box], axes: _Box
+) -> tuple[_Box, dict[str, object]]:
     width = _LETTER * len(text)
     gap = _MARKER + 3.0
     anchors = {"left": 1, "center": 0, "right": -1}
@@ -87,4 +99,4 @@ def _best(x: float, y: float, text: str, taken: list[_Box]) -> tuple[_Box, dict[
             box = _Box(left, bottom, left + width, bottom + _LINE)
             shift = {"xshift": side * gap, "yshift": up * gap}
             choices.append((box, {"xanchor": horizontal, "yanchor": vertical, **shift}))
-    return min(choices, key=lambda c: sum(c[0].covered(box) for box in taken) + c[0].outside())
+    return min(choices, key=lambda c: sum(c[0].covered(box) for box in taken) + c[0].outside(axes))

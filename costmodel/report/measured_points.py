@@ -118,6 +118,6 @@ def _published(entry: Entry, source: str) -> list[Point]:
         return []
     tokens = float(result.tokens["visual_equivalent"]) + entry.text_tokens
     vision = "vision_encoder" not in entry.left_out
-    group = f"published, {'with' if vision else 'without'} vision tower"
+    group = f"published, {'with' if vision else 'no'} vision: {source.partition(' (')[0]}"
     text = f"{entry.label}: {entry.measured_ms:g} ms ({source}); {entry.timed}"
     return [Point(group, tokens, entry.measured_ms, text)]

@@ -50,7 +50,7 @@ def _of_case(asked: Asked) -> Picture:
     return HeatMap(
         title="What is saved, by where tokens are dropped and how many stay",
         x=Axis("visual tokens kept from there on", "%"),
-        y=Axis("where"),
+        y=Axis("where tokens are dropped"),
         z=Axis("time to first token saved", "%"),
         columns=tuple(100 * share for share in _SHARES),
         rows=tuple(names),

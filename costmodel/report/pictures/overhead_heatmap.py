@@ -22,7 +22,7 @@ _ITERATIONS = (1, 2, 5, 10, 20, 50, 100)
 _TITLES = {
     "eager": "a loop of torch kernels",
     "fused": "all images at once, without syncs",
-    "compiled": "that, compiled",
+    "compiled": "all images at once, compiled",
     "sklearn": "scikit-learn on the host",
 }
 

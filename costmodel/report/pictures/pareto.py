@@ -22,6 +22,7 @@ __all__ = ["KIND", "describe", "front"]
 
 _BUDGETS = (192, 128, 64)
 _COSTS = ("ttft_s", "kv_cache_bytes")
+_EQUAL = 1.005
 _BEST = "not beaten in both"
 
 
@@ -116,13 +117,15 @@ def _chart(rows: pd.DataFrame, cost: str) -> LineChart:
 def front(cost: npt.NDArray[np.float64], score: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
     """Return which points no other beats: cheaper or as cheap, and better or as good.
 
+    Costs that differ by less than half a per cent count as equal.
+
     Examples
     --------
     >>> front(np.array([1.0, 2.0, 3.0]), np.array([90.0, 80.0, 95.0])).tolist()
     [True, False, True]
     """
-    no_worse = (cost[None] <= cost[:, None]) & (score[None] >= score[:, None])
-    better = (cost[None] < cost[:, None]) | (score[None] > score[:, None])
+    no_worse = (cost[None] <= _EQUAL * cost[:, None]) & (score[None] >= score[:, None])
+    better = (_EQUAL * cost[None] < cost[:, None]) | (score[None] > score[:, None])
     beaten: npt.NDArray[np.bool_] = np.any(no_worse & better, axis=1)
     return ~beaten
 

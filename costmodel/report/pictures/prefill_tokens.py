@@ -95,12 +95,12 @@ def _bounds(
     device = resolve_device(case.gpu, load_host(), case.deployment)
     result = estimate_case(case)
     read_s = sum(
-        op.bytes.get("weight", 0.0) for op in result.ops if op.stage in ("llm_prefill", "lm_head")
+        op.bytes["weights"] for op in result.ops if op.stage in ("llm_prefill", "lm_head")
     ) / device.bandwidth_bytes_per_s  # fmt: skip
     ideal = prefill(replace(case, time_model="ideal"), **axis)
     ends = (float(tokens[0]), float(tokens[-1]))
     return [
-        Series("reading the language model's weights once", ends, (1e3 * read_s,) * 2,
+        Series("weights read once", ends, (1e3 * read_s,) * 2,
                reference=True),
         Series.of("datasheet roofline", tokens, 1e3 * ideal.ttft_s, reference=True),
     ]  # fmt: skip

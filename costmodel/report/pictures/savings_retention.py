@@ -23,6 +23,7 @@ _SAVED = {
     "kv_cache_bytes": "KV cache",
 }
 _MOST_POINTS = 60
+_LOWEST_PCT = -60.0
 
 
 def _of_case(asked: Asked) -> Picture:
@@ -57,6 +58,13 @@ def describe(frame: pd.DataFrame, note: str) -> Picture:
     methods = frame["method"].map(short_name)
     whole = baseline(frame)
     frame = frame.assign(retention=100 * frame["visual_tokens_kept"] / whole["visual_tokens_kept"])
+    least = {
+        name: 100 * min((1 - rows[c] / whole[c]).min() for c in _SAVED)
+        for name, rows in frame.groupby(methods, sort=False)
+    }
+    low = max(min(-2.0, *least.values()), _LOWEST_PCT)
+    if below := [f"{name} to {value:.0f} %" for name, value in least.items() if value < low]:
+        note += f"\nbelow the axes: {', '.join(below)}"
     charts = []
     for column, title in _SAVED.items():
         series = []
@@ -72,10 +80,10 @@ def describe(frame: pd.DataFrame, note: str) -> Picture:
                 Series.of(name, rows["retention"], saved, mode="lines+markers", hover=hover)
             )
         series.append(Series("what the tokens save", (0, 100), (100, 0), reference=True))
-        series.append(Series("nothing saved", (0, 100), (0, 0), reference=True))
         charts.append(
             LineChart(
-                title, Axis("visual tokens kept", "%", limits=(0, 101)), Axis("saved", "%"),
+                title, Axis("visual tokens kept", "%", limits=(0, 101)),
+                Axis("saved", "%", limits=(low, 101)),
                 tuple(series),
             )
         )  # fmt: skip
