@@ -1,0 +1,33 @@
+"""Questions asked of the model: where a method stops paying, what a result hangs on, what is best.
+
+>>> from costmodel.search import break_even
+>>> found = break_even("llava-1.5-7b", "a100-80gb-sxm", "cluster:iterations=10", "k",
+...                    text_tokens=64, metric="flops", span=(560, 576))
+>>> found.pays
+((560, 573),)
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from costmodel.search.breakeven import BreakEven, break_even
+    from costmodel.search.weight_floor import WeightFloor, weight_floor
+
+__all__ = ["BreakEven", "WeightFloor", "break_even", "weight_floor"]
+
+_HOMES = {
+    "BreakEven": "breakeven",
+    "WeightFloor": "weight_floor",
+    "break_even": "breakeven",
+    "weight_floor": "weight_floor",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Public names load on first use: pandas and scipy are needed by some only.
+    if name not in _HOMES:
+        raise AttributeError(f"module 'costmodel.search' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"costmodel.search.{_HOMES[name]}"), name)
