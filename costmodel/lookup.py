@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,7 +141,7 @@ class Chunk:
         self._size, self._dtype = size, np.dtype(dtype)
         self._buffers: dict[object, Array] = {}
         self._points: dict[str, Array] = {}
-        self._positions: dict[Key, Array] = {}
+        self._positions: dict[object, Array] = {}
 
     def load(self, points: Sequence[Array]) -> None:
         """Take the next points, by `AXIS_NAMES`.
@@ -168,21 +168,31 @@ class Chunk:
 
     def sum(self, terms: Sequence[Term], out: Array, constant: float = 0.0) -> Array:
         """Write the sum of `terms` and a constant at all points to `out`."""
+        return self._combine(np.add, terms, out, constant)
+
+    def maximum(self, terms: Sequence[Term], out: Array, constant: float = 0.0) -> Array:
+        """Write the largest of `terms` and a constant at all points to `out`."""
+        return self._combine(np.maximum, terms, out, constant)
+
+    def _combine(
+        self, join: Callable[..., Array], terms: Sequence[Term], out: Array, constant: Any
+    ) -> Array:
         first = True
         for term in terms:
             if not term.key:
-                constant = constant + term.values[0]
+                constant = join(constant, term.values[0])
             elif first:
                 term.values.take(self._position(term.key), axis=0, out=out, mode="clip")
                 first = False
             else:
-                more = self.buffer("more", out.shape[1] if out.ndim > 1 else 0)
+                width = out.shape[1] if out.ndim > 1 else 0
+                more = self.buffer(("more", out.dtype.str), width, out.dtype)
                 term.values.take(self._position(term.key), axis=0, out=more, mode="clip")
-                np.add(out, more, out=out)
+                join(out, more, out=out)
         if first:
             out[...] = constant
-        elif not isinstance(constant, float) or constant:
-            np.add(out, constant, out=out)
+        elif np.ndim(constant) or constant:
+            join(out, constant, out=out)
         return out
 
     def _position(self, key: Key) -> Array:

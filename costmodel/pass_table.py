@@ -73,6 +73,8 @@ class PassTable:
         Entries of the largest array.
     dtype : dtype
         Of the tables.
+    lookup : Lookup, optional
+        Of the same domain, to share.
 
     Raises
     ------
@@ -88,8 +90,9 @@ class PassTable:
         *,
         most: int,
         dtype: np.dtype[Any],
+        lookup: Lookup | None = None,
     ) -> None:
-        self.lookup = Lookup(domain, most)
+        self.lookup = lookup or Lookup(domain, most)
         self._dtype = dtype
         self._stages: dict[str, list[Term]] = {stage: [] for stage in STAGES}
         self._constant_s = 0.0

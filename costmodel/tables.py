@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, get_args
 
@@ -11,15 +11,16 @@ import numpy.typing as npt
 
 from costmodel.band_table import BandKind, BandTable
 from costmodel.case import Case
+from costmodel.count_table import COUNTS, CountTable
 from costmodel.domain import AXIS_NAMES, Domain
 from costmodel.errors import InputError, UnknownNameError, UnsupportedError
-from costmodel.evaluation import Evaluation
+from costmodel.lattice import Lattice
 from costmodel.lookup import Array, Chunk
 from costmodel.pass_table import PassTable
 from costmodel.program import Phase
+from costmodel.quantities import BANDS, NAMES, direct_values, fill
 from costmodel.results import STAGES, stage_of
 from costmodel.tabulation import TooLarge
-from costmodel.timing.model import PassTimes
 
 __all__ = ["Table", "tabulate"]
 
@@ -118,7 +119,10 @@ class Table:
     @property
     def nbytes(self) -> int:
         """Bytes of the tables that were made."""
-        made = [self._prefill, self.__dict__.get("_decode"), self.__dict__.get("_bands")]
+        made = [
+            self._prefill,
+            *(self.__dict__.get(name) for name in ("_decode", "_bands", "_counts")),
+        ]
         return sum(table.nbytes for table in made if table is not None)
 
     def ttft_s(
@@ -194,7 +198,8 @@ class Table:
                 for more in outs[2:-1]:
                     np.add(outs[-1], more, out=outs[-1])
 
-        def directly(evaluation: Evaluation, times: PassTimes, outs: Sequence[Array]) -> None:
+        def directly(at: Mapping[str, Array], outs: Sequence[Array]) -> None:
+            evaluation, times = self._domain.times("prefill", at)
             for stage, out in zip(STAGES, outs, strict=False):
                 mask = [stage_of(op) == stage for op in evaluation.ops]
                 out[...] = evaluation.total(times.op_s, mask)
@@ -202,7 +207,7 @@ class Table:
             outs[-1][...] = np.sum(outs[:-1], axis=0)
 
         points = (batch, text_tokens, visual_tokens)
-        found = self._points(points, len(_ROWS), table, looked_up, directly)
+        found = self._points(points, [self._dtype] * len(_ROWS), table, looked_up, directly)
         return dict(zip(_ROWS, found, strict=True))
 
     def ttft_band(
@@ -234,36 +239,183 @@ class Table:
         """
         if kind not in get_args(BandKind):
             raise UnknownNameError("kind", kind, get_args(BandKind))
-        if not self._domain.times("prefill", {})[1].parts:
-            model = self._domain.case.time_model
-            raise UnsupportedError("time-model", model, "calibrated: it has bands")
+        self._check_bands()
         bands = self._bands
 
         def looked_up(chunk: Chunk, outs: Sequence[Array]) -> None:
             if bands is not None:
                 bands.bounds_s(chunk, kind, *outs)
 
-        def directly(_: Evaluation, times: PassTimes, outs: Sequence[Array]) -> None:
+        def directly(at: Mapping[str, Array], outs: Sequence[Array]) -> None:
+            _, times = self._domain.times("prefill", at)
             outs[0][...], outs[1][...] = times.low_s[kind], times.high_s[kind]
 
         points = (batch, text_tokens, visual_tokens)
         table = self._prefill if bands is not None else None
-        low, high = self._points(points, 2, table, looked_up, directly, size=_CHUNK_BANDS)
+        low, high = self._points(
+            points, [self._dtype] * 2, table, looked_up, directly, size=_CHUNK_BANDS
+        )
         return low, high
+
+    def quantities(
+        self,
+        names: Sequence[str],
+        batch: npt.ArrayLike | None = None,
+        text_tokens: npt.ArrayLike | None = None,
+        visual_tokens: npt.ArrayLike | None = None,
+    ) -> dict[str, Array]:
+        """Return several quantities at once; counts are float64 whatever the tables are.
+
+        Parameters
+        ----------
+        names : sequence of str
+            Of `costmodel.quantities.NAMES`: stages, ``ttft``, bounds and ``tpot`` [s],
+            ``flops_...`` [FLOP], memory [B].
+        batch, text_tokens, visual_tokens : array_like of int, optional
+            As in `ttft_s`.
+
+        Returns
+        -------
+        dict of str to ndarray
+            Of the points' shape.
+
+        Raises
+        ------
+        UnknownNameError
+            If a name is none of them.
+        """
+        self._check(names)
+        ready = self._ready(names)
+
+        def looked_up(chunk: Chunk, outs: Sequence[Array]) -> None:
+            self._fill(chunk, dict(zip(names, outs, strict=True)))
+
+        def at_points(at: Mapping[str, Array], outs: Sequence[Array]) -> None:
+            direct_values(self._domain, at, dict(zip(names, outs, strict=True)))
+
+        found = self._points(
+            (batch, text_tokens, visual_tokens), [self._dtype_of(name) for name in names],
+            self._prefill if ready else None, looked_up, at_points, size=self._size(names),
+        )  # fmt: skip
+        return dict(zip(names, found, strict=True))
+
+    def rows(
+        self,
+        outs: Mapping[str, Array],
+        batch: Array,
+        visual_tokens: Array,
+        text_tokens: Array,
+    ) -> None:
+        """Write quantities at rows of points: fastest where text tokens are consecutive.
+
+        Parameters
+        ----------
+        outs : mapping of str to ndarray
+            By name as in `quantities`; of shape (rows, columns), C order, of the dtype of
+            the tables, counts float64.
+        batch, visual_tokens : ndarray of int
+            Of each row.
+        text_tokens : ndarray of int
+            Of each column.
+
+        Raises
+        ------
+        InputError
+            If a point has a value that the table was not built for.
+        """
+        names = list(outs)
+        self._check(names)
+        if self._prefill is None or not self._ready(names):
+            found = self.quantities(names, batch[:, None], text_tokens, visual_tokens[:, None])
+            for name, out in outs.items():
+                out[...] = found[name]
+            return
+        size, columns = self._size(names), len(text_tokens)
+        lattice = Lattice(self._prefill.lookup, size, self._dtype)
+        step = max(1, size // columns)
+        rows, columns_ = (
+            [np.asarray(x, dtype=np.intp) for x in (batch, visual_tokens)],
+            np.asarray(text_tokens, dtype=np.intp),
+        )
+        for start in range(0, columns, size):
+            across = slice(start, start + size)
+            for first in range(0, len(batch), step):
+                down = slice(first, first + step)
+                lattice.load_rows(rows[0][down], rows[1][down], columns_[across])
+                self._fill_lattice(lattice, {n: out[down, across] for n, out in outs.items()})
+
+    def _fill_lattice(self, lattice: Lattice, outs: Mapping[str, Array]) -> None:
+        flat = {
+            name: out.reshape(-1) if out.flags.c_contiguous else np.empty(out.size, out.dtype)
+            for name, out in outs.items()
+        }
+        self._fill(lattice, flat)
+        for name, out in outs.items():
+            if not out.flags.c_contiguous:
+                out[...] = flat[name].reshape(out.shape)
+
+    def _fill(self, chunk: Chunk, outs: Mapping[str, Array]) -> None:
+        if self._prefill is None:
+            return
+        fill(
+            chunk, outs, self._prefill,
+            self._decode if "tpot" in outs else None,
+            self._bands if BANDS[0] in outs else None,
+            self._counts if set(outs) & set(COUNTS) else None,
+        )  # fmt: skip
+
+    def _check(self, names: Sequence[str]) -> None:
+        for name in names:
+            if name not in NAMES:
+                raise UnknownNameError("quantity", name, NAMES)
+        if set(names) & set(BANDS):
+            self._check_bands()
+            if not set(BANDS) <= set(names):
+                raise InputError("quantity", names, "both bounds or none")
+
+    def _ready(self, names: Sequence[str]) -> bool:
+        """Whether there are tables of all these."""
+        return (
+            self._prefill is not None
+            and ("tpot" not in names or self._decode is not None)
+            and (not set(names) & set(BANDS) or self._bands is not None)
+            and (not set(names) & set(COUNTS) or self._counts is not None)
+        )
+
+    def _size(self, names: Sequence[str]) -> int:
+        return _CHUNK_BANDS if BANDS[0] in names else _CHUNK
+
+    def _dtype_of(self, name: str) -> np.dtype[Any]:
+        return np.dtype(np.float64) if name in COUNTS else self._dtype
 
     def _total(self, table: PassTable | None, phase: Phase, points: _Points) -> Array:
         def looked_up(chunk: Chunk, outs: Sequence[Array]) -> None:
             if table is not None:
                 table.total_s(chunk, outs[0])
 
-        def directly(evaluation: Evaluation, times: PassTimes, outs: Sequence[Array]) -> None:
+        def directly(at: Mapping[str, Array], outs: Sequence[Array]) -> None:
+            evaluation, times = self._domain.times(phase, at)
             outs[0][...] = evaluation.total(times.op_s) + times.host_overhead_s
 
-        return self._points(points, 1, table, looked_up, directly, phase)[0]
+        return self._points(points, [self._dtype], table, looked_up, directly)[0]
+
+    def _check_bands(self) -> None:
+        if not self._domain.times("prefill", {})[1].parts:
+            model = self._domain.case.time_model
+            raise UnsupportedError("time-model", model, "calibrated: it has bands")
 
     @cached_property
     def _decode(self) -> PassTable | None:
         return self._pass("decode")
+
+    @cached_property
+    def _counts(self) -> CountTable | None:
+        if self._prefill is None:
+            return None
+        try:
+            return CountTable(self._domain, self._prefill.lookup, most=self._most)
+        except TooLarge:
+            return None
 
     @cached_property
     def _bands(self) -> BandTable | None:
@@ -275,18 +427,18 @@ class Table:
         if not self._domain.whole:
             return None
         try:
-            return PassTable(self._domain, phase, most=self._most, dtype=self._dtype)
+            lookup = self._prefill.lookup if phase == "decode" and self._prefill else None
+            return PassTable(self._domain, phase, most=self._most, dtype=self._dtype, lookup=lookup)
         except TooLarge:
             return None
 
     def _points(
         self,
         points: _Points,
-        results: int,
+        dtypes: Sequence[np.dtype[Any]],
         table: PassTable | None,
         looked_up: Callable[[Chunk, Sequence[Array]], None],
-        directly: Callable[[Evaluation, PassTimes, Sequence[Array]], None],
-        phase: Phase = "prefill",
+        directly: Callable[[Mapping[str, Array], Sequence[Array]], None],
         size: int = _CHUNK,
     ) -> list[Array]:
         """Fill results for all points, a chunk at a time."""
@@ -295,13 +447,13 @@ class Table:
         into = np.dtype(np.intp if exact else np.float64)
         settings: dict[str, Any] = {
             "flags": ["external_loop", "buffered", "zerosize_ok"],
-            "op_flags": [["readonly"]] * len(given) + [["writeonly", "allocate"]] * results,
-            "op_dtypes": [into] * len(given) + [self._dtype] * results,
+            "op_flags": [["readonly"]] * len(given) + [["writeonly", "allocate"]] * len(dtypes),
+            "op_dtypes": [into] * len(given) + list(dtypes),
             "order": "C",
             "casting": "same_kind",
             "buffersize": size,
         }
-        iterator = np.nditer([*given, *[None] * results], **settings)
+        iterator = np.nditer([*given, *[None] * len(dtypes)], **settings)
         chunk = Chunk(table.lookup, size, self._dtype) if table is not None and exact else None
         with iterator:
             for arrays in iterator if iterator.itersize else ():
@@ -311,7 +463,7 @@ class Table:
                     looked_up(chunk, outs)
                 else:
                     at = self._domain.symbols(dict(zip(AXIS_NAMES, here, strict=True)))
-                    directly(*self._domain.times(phase, at), outs)
+                    directly(at, outs)
             return list(iterator.operands[len(given) :])
 
     def _given(self, name: str, value: npt.ArrayLike | None) -> Array:

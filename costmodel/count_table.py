@@ -1,0 +1,178 @@
+"""Tables of FLOPs and memory: what is counted, as exact as times and looked up the same way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from math import prod
+
+import numpy as np
+
+from costmodel.domain import BATCH, Dependence, Domain, Key
+from costmodel.evaluation import Evaluation, FloatArray, evaluate, evaluate_expressions, resolve
+from costmodel.lookup import Array, Chunk, Lookup, Term
+from costmodel.memory import weight_bytes
+from costmodel.ops import Op
+from costmodel.program import PHASES, Phase, Program
+from costmodel.results import STAGES, stage_of
+from costmodel.tabulation import ORDER, TooLarge
+
+__all__ = ["COUNTS", "CountTable"]
+
+FLOPS = tuple(f"flops_{stage}" for stage in STAGES)
+MEMORY = ("weights", "kv_cache", "activations_peak", "memory_total")
+COUNTS = (*FLOPS, "flops_total", *MEMORY)
+"""FLOPs of the prefill by stage [FLOP], and bytes on one device [B]."""
+
+_BLOCK = 4096
+
+
+class CountTable:
+    """FLOPs by stage and memory over the points of a domain.
+
+    Parameters
+    ----------
+    domain : Domain
+        What points range over.
+    lookup : Lookup
+        Where entries lie.
+    most : int
+        Entries of the largest array.
+
+    Raises
+    ------
+    TooLarge
+        If an array would have more entries.
+    """
+
+    def __init__(self, domain: Domain, lookup: Lookup, *, most: int) -> None:
+        self._domain, self._lookup, self._most = domain, lookup, most
+        program = domain.program
+        prefill = domain.dependence("prefill")
+        self._flops = {
+            f"flops_{stage}": self._ops(
+                "prefill", [op for op in program.phase_ops("prefill")
+                            if op.matmul and stage_of(op) == stage],
+                prefill.of, lambda found: found.total(found.flops),
+            )
+            for stage in STAGES
+        }  # fmt: skip
+        self._live = [
+            term
+            for phase in PHASES
+            for term in self._ops(
+                phase, program.phase_ops(phase),
+                _live_key(domain.dependence(phase)), lambda found: found.live.max(axis=0),
+            )
+        ]  # fmt: skip
+        self._kept = self._cache(prefill)
+        constants = resolve(program, "prefill")
+        (weights,) = evaluate_expressions([weight_bytes(program)], constants)
+        self._weights = float(weights)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tables."""
+        terms = [*self._live, *self._kept, *(t for found in self._flops.values() for t in found)]
+        return sum(term.values.nbytes for term in terms)
+
+    def fill(self, chunk: Chunk, outs: Mapping[str, Array]) -> None:
+        """Write those of `COUNTS` that `outs` has at all points."""
+        total = outs.get("flops_total")
+        if total is not None:
+            total[...] = 0.0
+        for name, terms in self._flops.items():
+            if name in outs:
+                chunk.sum(terms, outs[name])
+                if total is not None:
+                    np.add(total, outs[name], out=total)
+            elif total is not None:
+                np.add(total, chunk.sum(terms, _buffer(chunk, "flops")), out=total)
+        whole = outs.get("memory_total")
+        if "weights" in outs:
+            outs["weights"][...] = self._weights
+        if "kv_cache" in outs or whole is not None:
+            cache = outs["kv_cache"] if "kv_cache" in outs else _buffer(chunk, "cache")
+            chunk.sum(self._kept, cache)
+        if "activations_peak" in outs or whole is not None:
+            named = "activations_peak" in outs
+            live = outs["activations_peak"] if named else _buffer(chunk, "live")
+            chunk.maximum(self._live, live)
+        if whole is not None:
+            np.add(cache, self._weights, out=whole)
+            np.add(whole, live, out=whole)
+
+    def _ops(
+        self,
+        phase: Phase,
+        ops: Sequence[Op],
+        key_of: Callable[[Op], Key],
+        reduce: Callable[[Evaluation], FloatArray],
+    ) -> list[Term]:
+        groups: dict[Key, list[Op]] = {}
+        for op in ops:
+            groups.setdefault(key_of(op), []).append(op)
+        old = self._domain.program
+        return [
+            self._term(
+                phase, key,
+                lambda at, chosen=tuple(members): reduce(  # type: ignore[misc]
+                    evaluate(
+                        Program(chosen, (), (), old.values, old.derived, old.derived_decode),
+                        phase, **at,
+                    )
+                ),
+            )
+            for key, members in groups.items()
+        ]  # fmt: skip
+
+    def _cache(self, dependence: Dependence) -> list[Term]:
+        program = self._domain.program
+        groups: dict[Key, list[int]] = {}
+        for index, group in enumerate(program.cache):
+            groups.setdefault(_key_of(group.bytes.free_symbols, dependence), []).append(index)
+
+        def of(members: list[int]) -> Callable[[Mapping[str, FloatArray]], FloatArray]:
+            chosen = [program.cache[index].bytes for index in members]
+
+            def total(at: Mapping[str, FloatArray]) -> FloatArray:
+                found = evaluate_expressions(chosen, resolve(program, "prefill", at))
+                return np.asarray(np.sum(np.broadcast_arrays(*found), axis=0))
+
+            return total
+
+        return [self._term("prefill", key, of(members)) for key, members in groups.items()]
+
+    def _term(
+        self, phase: Phase, key: Key, values: Callable[[Mapping[str, FloatArray]], FloatArray]
+    ) -> Term:
+        """Evaluate at all combinations of the coordinates of `key`, a block at a time."""
+        names = [name for name in ORDER if name in key]
+        axes = [self._domain.coordinate(name) for name in names]
+        count = prod(len(axis) for axis in axes)
+        if count > self._most:
+            raise TooLarge
+        grid = np.meshgrid(*axes, indexing="ij")
+        points = {name: axis.ravel() for name, axis in zip(names, grid, strict=True)}
+        points.setdefault(BATCH, self._domain.values[BATCH][:1])
+        dependence = self._domain.dependence(phase)
+        table = np.empty(count)
+        for start in range(0, count, _BLOCK):
+            here = {
+                name: axis if len(axis) == 1 else axis[start : start + _BLOCK]
+                for name, axis in points.items()
+            }
+            table[start : start + _BLOCK] = values(self._domain.symbols(here, dependence))
+        return self._lookup.term(key, table)
+
+
+def _buffer(chunk: Chunk, name: str) -> Array:
+    return chunk.buffer((name, "count"), dtype=np.float64)
+
+
+def _key_of(symbols: set[object], dependence: Dependence) -> Key:
+    known: Mapping[object, Key] = {**dependence.keys}
+    return Key().union(*(known.get(symbol, Key()) for symbol in symbols))
+
+
+def _live_key(dependence: Dependence) -> Callable[[Op], Key]:
+    return lambda op: _key_of(op.live.free_symbols, dependence)
