@@ -42,7 +42,7 @@ def measure(out: Path, suites: Sequence[str], tokens: Sequence[int], *more: str)
 def of_requests(groups: Sequence[Judged], stage: str) -> pd.DataFrame:
     """Return the judged requests of a stage in eager code, the code transformers runs."""
     frames = [group.points for group in groups if group.stack.kind == f"{stage} eager"]
-    return pd.concat(frames) if frames else pd.DataFrame()
+    return pd.concat(frames) if frames else pd.DataFrame(columns=REQUEST)
 
 
 def compared(folder: Path, own: Path, profile: Path, stage: str = "ttft") -> pd.DataFrame:
@@ -56,6 +56,8 @@ def compared(folder: Path, own: Path, profile: Path, stage: str = "ttft") -> pd.
         ).set_index(REQUEST)
         for run in ("first", "second")
     ]
+    if any(run.empty for run in runs):
+        return pd.DataFrame()
     table = runs[0].assign(again_s=runs[1]["time_s"]).dropna(subset=["again_s"]).reset_index()
     mean = (table["time_s"] + table["again_s"]) / 2
     return table.assign(
@@ -76,7 +78,7 @@ def summary(table: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def report(result: OwnCalibration, table: pd.DataFrame) -> dict[str, Any]:
+def report(result: OwnCalibration, table: pd.DataFrame, tokens: pd.DataFrame) -> dict[str, Any]:
     """Return all figures."""
     plain = table[table["compress"].str.startswith("random") | (table["compress"] == "")]
     rest = table.drop(plain.index)
@@ -88,6 +90,7 @@ def report(result: OwnCalibration, table: pd.DataFrame) -> dict[str, Any]:
         "kernels_cv_mape_pct": kernels,
         "prefill_over_tokens": summary(plain),
         "prefill_with_methods": summary(rest) if len(rest) else {},
+        "one_more_token": summary(tokens) if len(tokens) else {},
     }
 
 
@@ -105,7 +108,7 @@ def show(figures: dict[str, Any], table: pd.DataFrame) -> None:
             f"{1e3 * row['predicted_s']:10.1f} {row['error_pct']:+5.1f} %  "
             f"{'yes' if row['inside'] else 'no'}"
         )
-    for name in ("prefill_over_tokens", "prefill_with_methods"):
+    for name in ("prefill_over_tokens", "prefill_with_methods", "one_more_token"):
         if one := figures[name]:
             print(
                 f"\n{name.replace('_', ' ')}: {one['requests']:.0f} requests, mean absolute error "
@@ -134,7 +137,7 @@ def main() -> None:
         result = calibrate(sorted(kernels.glob("*.parquet")), profile)
         write_calibration(result.calibration, own)
         table = compared(folder, own, profile)
-        figures = report(result, table)
+        figures = report(result, table, compared(folder, own, profile, "tpot"))
     if arguments.json:
         print(json.dumps(figures, indent=2))
     else:
