@@ -20,6 +20,7 @@ COMMANDS = {
     "train-cost": "Cost of training in stages: FLOPs, hours and energy.",
     "formulas": "Print the formula of every operator.",
     "roofline": "Draw every operator under the device's roofline.",
+    "trace": "Write the predicted prefill as a timeline.",
     "plot": "Draw results of a sweep.",
     "figure": "Draw one of the figures for a model and a GPU.",
     "calibrate": "Fit kernel times to your own measurements.",

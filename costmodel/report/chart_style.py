@@ -191,11 +191,12 @@ def log_ticks(low: float, high: float, values: Sequence[float] = ()) -> dict[str
     ticks = [tick for tick in ticks if low / 1.001 <= tick <= high * 1.001]
     if len(ticks) < 2:
         return {"nticks": 8, "tickformat": "~r"}
-    return {"tickvals": ticks, "ticktext": [_tick(tick) for tick in ticks]}
+    least_prefix = 1e6 if len(steps) > 1 else 1e4
+    return {"tickvals": ticks, "ticktext": [_tick(tick, least_prefix) for tick in ticks]}
 
 
-def _tick(value: float) -> str:
-    if value >= 1e6:
+def _tick(value: float, least_prefix: float = 1e6) -> str:
+    if value >= least_prefix:
         number, prefix = format_si(value, "").split()
         return f"{float(number):g} {prefix}"
     return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 from costmodel.charts import Axis, LineChart
 from costmodel.report.chart_place import Place
@@ -14,6 +15,8 @@ __all__ = ["place_labels"]
 _WIDTH, _HEIGHT = 1060.0, 580.0
 _LETTER, _LINE = 6.8, 15.0
 _MARKER = 6.0
+_FEW_POINTS = 20
+_STEP = 5.0
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,11 @@ def place_labels(place: Place, chart: LineChart) -> None:
         if x in x_of and low in y_of and high in y_of
     ]  # fmt: skip
     for series in chart.series:
+        if "lines" in series.mode and len(series.x) <= _FEW_POINTS:
+            taken += _along(
+                [(x_of.get(x), y_of.get(y)) for x, y in zip(series.x, series.y, strict=True)]
+            )
+    for series in chart.series:
         colour = place.looks[series.name].colour if series.name in place.looks else "#666666"
         for x, y, text in zip(series.x, series.y, series.labels, strict=False):
             if not text or x not in x_of or y not in y_of:
@@ -71,6 +79,18 @@ def place_labels(place: Place, chart: LineChart) -> None:
                 text=text, showarrow=False, font={"size": 12, "color": colour},
                 **anchor, **place.at,
             )  # fmt: skip
+
+
+def _along(corners: list[tuple[float | None, float | None]]) -> list[_Box]:
+    """Small boxes along a line."""
+    boxes = []
+    for (x1, y1), (x2, y2) in pairwise(corners):
+        if x1 is not None and x2 is not None and y1 is not None and y2 is not None:
+            steps = max(int(math.hypot(x2 - x1, y2 - y1) / _STEP), 1)
+            for step in range(steps):
+                x, y = (a + step / steps * (b - a) for a, b in ((x1, x2), (y1, y2)))
+                boxes.append(_Box(x - 2, y - 2, x + 2, y + 2))
+    return boxes
 
 
 def _positions(axis: Axis, values: list[float], size: float) -> dict[float, float]:

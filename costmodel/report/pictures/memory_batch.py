@@ -31,9 +31,12 @@ def _of_case(asked: Asked) -> Picture:
     if case.request is not None and case.request.compresses:
         cases.append(case)
     capacity = resolve_device(case.gpu, load_host(), case.deployment).capacity_bytes
-    most = [largest_batch(one.program()[0], capacity) for one in cases]
-    batches = _batches(max(most))
-    charts = tuple(_bars(one, batches, capacity, m) for one, m in zip(cases, most, strict=True))
+    charts = tuple(_bars(one, capacity) for one in cases)
+    highest = max(
+        sum(values) for chart in charts for values in zip(*chart.parts.values(), strict=True)
+    )
+    axis = Axis("memory", "GB", limits=(0.0, 1.06 * highest))
+    charts = tuple(replace(chart, y=axis) for chart in charts)
     note = f"{setting(case, batch=False)}, {case.workload.output_tokens:,} output tokens"
     if len(charts) == 1:
         return replace(charts[0], title=f"Memory against batch: {charts[0].title}", note=note)
@@ -42,12 +45,15 @@ def _of_case(asked: Asked) -> Picture:
 
 def _batches(largest: int) -> list[int]:
     """Powers of two up to the first that does not fit, and the largest that does."""
-    powers = [2**i for i in range(max(largest, 1).bit_length() + 1)]
-    return sorted({*powers[-_MOST_BARS:], max(largest, 1)})
+    most = max(largest, 1)
+    powers = [2**i for i in range(most.bit_length() + 1)][-_MOST_BARS:]
+    return sorted({most, *(power for power in powers if not 0.85 < power / most < 1.15)})
 
 
-def _bars(case: Case, batches: list[int], capacity: float, largest: int) -> BarChart:
+def _bars(case: Case, capacity: float) -> BarChart:
     program, _ = case.program()
+    largest = largest_batch(program, capacity)
+    batches = _batches(largest)
     found = memory(program, b=np.asarray(batches, dtype=float))
     parts = {
         "weights": found.weights,

@@ -37,15 +37,13 @@ def _of_case(asked: Asked) -> Picture:
     points = [*file_points(case, asked.measured), *published_points(case)]
     for name in dict.fromkeys(point.group for point in points):
         series.append(_points(name, [point for point in points if point.group == name]))
-    note = f"{setting(case, text=not case.images)}; ribbons: 90 % bands, "
-    note += "the narrow one for the software of the calibration, the wide one for any lab"
-    if not found.bands:
-        note = f"{setting(case, text=not case.images)}; these times have no bands"
+    note = setting(case, text=not case.images)
     if case.images:
-        note += (
-            f"\n{case.workload.text_tokens:,} text tokens, the others visual: as many as a method "
-            "leaves that costs nothing itself"
-        )
+        note += f"; {case.workload.text_tokens:,} text tokens, the others visual"
+    note += (
+        "\nribbons: 90 % bands, the narrow one for the calibration's software, the wide for any lab"
+        if found.bands else "\nthese times have no bands"
+    )  # fmt: skip
     return LineChart(
         title="Prefill time against tokens in the prompt",
         x=Axis("tokens in the prompt of a request", log=True),
