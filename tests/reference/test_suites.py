@@ -190,6 +190,31 @@ def test_memory_bound_operators_run_on_all_of_their_rows(name: str) -> None:
         assert tuple(found.shape) == (rows, cols)
 
 
+def test_a_short_run_has_all_operators_of_the_shapes_it_has() -> None:
+    suite = load_suite("memory_bound")
+    cases = list(suite.cases(Options(tokens=(1, 8, 100, 577, 1024), models=("llava-small",))))
+    assert suite.ordered
+    for count in (60, 100, 150):
+        # The last shape may be cut.
+        shapes = [(case.key["rows"], case.key["cols"]) for case in cases[:count]]
+        done = [case for case in cases[:count] if case.key["rows"] != shapes[-1][0]]
+        for op in ("argmin", "sum"):
+            found = {(c.key["rows"], c.key["cols"]) for c in done if c.key["op"] == op}
+            assert found
+            assert found <= {(c.key["rows"], c.key["cols"]) for c in done if c.key["op"] == "topk"}
+        sizes = [int(rows) * int(cols) for rows, cols in shapes]
+        assert max(sizes) > 1000 * min(sizes)
+
+
+def test_rows_and_their_lengths_are_timed_apart() -> None:
+    cases = load_suite("memory_bound").cases(Options(models=("llava-small",)))
+    for name in ("softmax", "argmin", "topk", "gather", "rmsnorm"):
+        shapes = {(c.key["rows"], c.key["cols"]) for c in cases if c.key["op"] == name}
+        lengths = [{rows for rows, cols in shapes if cols == one} for _, one in shapes]
+        assert sum(len(rows) > 1 for rows in lengths) >= 9
+        assert len({cols for _, cols in shapes}) >= 5
+
+
 def test_norm_activation_and_rotary_are_those_of_transformers() -> None:
     pytest.importorskip("transformers", reason="needs the extra 'measure'")
     from transformers.models.llama.modeling_llama import LlamaRMSNorm, apply_rotary_pos_emb

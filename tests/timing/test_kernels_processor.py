@@ -63,6 +63,41 @@ def test_a_fit_finds_what_made_the_times(model: KernelModel) -> None:
     assert model.time_s(values, sizes, CHIP) == pytest.approx(seconds, rel=0.03)
 
 
+def test_a_product_of_one_row_packs_nothing() -> None:
+    model = kernel_model("processor_gemm")
+    values = start(model) | {"t0": 1e-12, "mh": 12.0}
+    rows = {"m": np.array([1.0, 2.0, 3.0]), "n": np.array(1024.0), "k": np.array(1024.0)}
+    one, two, three = model.time_s(values, rows, CHIP)
+    # Two rows cost what the third costs over the second, twelve rows of packing more.
+    assert two - one == pytest.approx(13 * (three - two), rel=0.02)
+    # Of one row nothing is left but reading the matrix, nearly.
+    assert one == pytest.approx(1024**2 * 2 / CHIP.bandwidth_bytes_per_s, rel=0.15)
+
+
+def test_softmax_pays_for_short_rows_and_pages_of_large_results() -> None:
+    model = kernel_model("processor_loop")
+    values = start(model) | {"ts": 20e-9, "tf": 2e-6}
+    free = values | {"ts": 0.0, "tf": 0.0}
+
+    def more_s(rows: float, cols: float) -> float:
+        moved = np.asarray(4 * rows * cols)
+        shapes = {"read_bytes": moved, "write_bytes": moved, "rows": rows, "cols": cols}
+        sizes = {name: np.asarray(size) for name, size in shapes.items()}
+        return float(model.time_s(values, sizes, CHIP) - model.time_s(free, sizes, CHIP))
+
+    assert more_s(100.0, 15.0) == pytest.approx(100 * 15 * 20e-9)
+    assert more_s(100.0, 16.0) == 0.0
+    assert more_s(8191.0, 1024.0) == 0.0
+    assert more_s(8192.0, 1024.0) == pytest.approx(8192 * 2e-6)
+
+
+def test_only_softmax_is_fitted_with_them() -> None:
+    processor = load_gpu("a40").model_copy(update={"compute_capability": "none"})
+    for kind, setup in SETUPS.items():
+        fixed = setup_of(kind, processor).fixed
+        assert bool(fixed) == (setup.timings == "memory_bound" and kind != "softmax")
+
+
 def test_a_processor_has_models_of_its_own() -> None:
     gpu = load_gpu("a40")
     processor = gpu.model_copy(update={"compute_capability": "none"})
