@@ -171,8 +171,9 @@ def _rounds(item: TowerSequence, important: Expr, rounds: Expr) -> list[Op]:
     # maximum write.
     read, write = ba + 4 * INDEX_BYTES, 2 * ba + 5 * INDEX_BYTES
     distinct = elementwise(
-        f"{item.label}.distinct", "compression", rows=batch * pairs / half, cols=half,
-        read=ba + read * half / pairs, write=write * half / pairs, flops_per_element=ONE,
+        f"{item.label}.distinct", "compression", rows=batch * half, cols=half,
+        read=ba * pairs / half**2 + read / half, write=write / half,
+        flops_per_element=pairs / half**2,
         launches=Integer(5), repeat=rounds, held=held, primitive="reduction",
         note="best partner, sort, index copied from the host, gather, join",
     )  # fmt: skip
