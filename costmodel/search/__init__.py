@@ -14,15 +14,33 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from costmodel.search.breakeven import BreakEven, break_even
-    from costmodel.search.weight_floor import WeightFloor, weight_floor
+    from costmodel.search.floor import WeightFloor, weight_floor
+    from costmodel.search.one_at_a_time import Sensitivity, sensitivity
+    from costmodel.search.scaled_device import what_if
+    from costmodel.search.variance import Indices, sobol
 
-__all__ = ["BreakEven", "WeightFloor", "break_even", "weight_floor"]
+__all__ = [
+    "BreakEven",
+    "Indices",
+    "Sensitivity",
+    "WeightFloor",
+    "break_even",
+    "sensitivity",
+    "sobol",
+    "weight_floor",
+    "what_if",
+]
 
 _HOMES = {
     "BreakEven": "breakeven",
-    "WeightFloor": "weight_floor",
+    "Indices": "variance",
+    "Sensitivity": "one_at_a_time",
+    "WeightFloor": "floor",
     "break_even": "breakeven",
-    "weight_floor": "weight_floor",
+    "sensitivity": "one_at_a_time",
+    "sobol": "variance",
+    "weight_floor": "floor",
+    "what_if": "scaled_device",
 }
 
 

@@ -15,8 +15,8 @@ from costmodel.evaluation import FloatArray
 from costmodel.search.closed_form import ClosedForm, closed_form
 from costmodel.search.difference import difference_bounds
 from costmodel.search.families import Side, families, possible_values, timed
+from costmodel.search.floor import WeightFloor, weight_floor
 from costmodel.search.parameters import Parameter, find_parameter
-from costmodel.search.weight_floor import WeightFloor, weight_floor
 
 __all__ = ["METRICS", "BreakEven", "Crossing", "Metric", "break_even", "runs"]
 
