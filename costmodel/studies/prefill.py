@@ -11,6 +11,7 @@ import numpy as np
 
 from costmodel.case import Case
 from costmodel.catalog.hardware import load_host
+from costmodel.errors import UnsupportedError
 from costmodel.evaluation import Evaluation, FloatArray, evaluate
 from costmodel.memory import Memory, memory
 from costmodel.points import AXES
@@ -20,7 +21,7 @@ from costmodel.timing.device import resolve_device
 from costmodel.timing.kernels.launch import stage_time_s
 from costmodel.timing.model import PassTimes, load_time_model
 
-__all__ = ["BANDS", "Prefill", "prefill", "ttft_columns"]
+__all__ = ["BANDS", "Prefill", "image_tokens", "prefill", "ttft_columns"]
 
 Band = tuple[FloatArray, FloatArray]
 Launch = Literal["low", "mid", "high"]
@@ -110,6 +111,27 @@ class Prefill:
         if name not in self.times.stage_low_s.get(kind, {}):
             return self.gpu_s[stage], self.gpu_s[stage]
         return self.times.stage_low_s[kind][name], self.times.stage_high_s[kind][name]
+
+
+def image_tokens(case: Case) -> int:
+    """Return the visual tokens of an image, markers left out; the fewest of several kinds.
+
+    Raises
+    ------
+    UnsupportedError
+        If the model has none.
+
+    Examples
+    --------
+    >>> from costmodel.case import prepare
+    >>> image_tokens(prepare("llava-1.5-7b", "a40", text_tokens=64))
+    576
+    """
+    if not case.images:
+        raise UnsupportedError(
+            "model", case.model.name, "a model with images, for example llava-1.5-7b"
+        )
+    return min(group.layout.features for group in case.images)
 
 
 def prefill(case: Case, **axes: Any) -> Prefill:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from costmodel.case import prepare
+from costmodel.case import Case, prepare
 from costmodel.charts import Axis, HeatMap, LineChart, Panels, Series
+from costmodel.compression.composition import parse_compression
+from costmodel.errors import UnsupportedError
 from costmodel.studies.clustering_costs import ClusteringCost, clustering_cost
+from costmodel.studies.prefill import image_tokens
 from costmodel.studies.study import Finding, Study, StudyTable
 from costmodel.studies.wording import evidence, listing, percent, setting
 
@@ -34,22 +38,23 @@ def run(
 ) -> Finding:
     """Compare the overhead of every implementation with what its tokens save."""
     given: dict[str, Any] = {"model": model, "runtime": runtime, "text_tokens": text_tokens}
+    cases = [prepare(model, gpu, text_tokens=text_tokens, runtime=runtime) for gpu in gpus]
+    kept, places = KEPT[image_tokens(cases[0]) > KEPT], _places(cases[0])
     over_k = {
         (gpu, impl, place): clustering_cost(
-            gpu=gpu, impl=impl, position=place, kept=KEPT, batch=np.array(BATCHES)[:, None], **given
+            gpu=gpu, impl=impl, position=place, kept=kept, batch=np.array(BATCHES)[:, None], **given
         )
-        for gpu in gpus for impl in IMPLEMENTATIONS for place in PLACES
+        for gpu in gpus for impl in IMPLEMENTATIONS for place in places
     }  # fmt: skip
-    shares = [row for key, cost in over_k.items() for row in _shares(*key, cost)]
+    shares = [row for key, cost in over_k.items() for row in _shares(*key, cost, kept)]
     ends = [
         row
         for (gpu, impl, place), cost in over_k.items()
-        for row in _break_evens(gpu, impl, place, cost, given)
+        for row in _break_evens(gpu, impl, place, cost, kept, given)
     ]
     settings = [
         row for gpu in gpus for impl in IMPLEMENTATIONS for row in _settings(gpu, impl, given)
     ]
-    cases = [prepare(model, gpu, text_tokens=text_tokens, runtime=runtime) for gpu in gpus]
     return Finding(
         answer=_answer(shares, ends, gpus),
         uncertainty=_UNCERTAINTY + evidence(cases),
@@ -58,9 +63,19 @@ def run(
             StudyTable.of(f"Break-even: k at 10 iterations, iterations at k = {TYPICAL}", ends),
             StudyTable.of(f"Iterations and restarts at k = {TYPICAL}, batch 1", settings),
         ),
-        pictures=(_curves(over_k, gpus), _map(gpus, given)),
+        pictures=(_curves(over_k, gpus, kept), _map(gpus, given, kept[-1])),
         settings=setting(model, gpus, runtime, text_tokens=text_tokens, dtype="fp16"),
     )
+
+
+def _places(case: Case) -> tuple[str, ...]:
+    """Before a projector that joins neighbours nothing can be clustered."""
+    try:
+        request = parse_compression(f"cluster:k=1,position={PLACES[1]}")
+        replace(case, request=request).program()
+    except UnsupportedError:
+        return PLACES[:1]
+    return PLACES
 
 
 _UNCERTAINTY = (
@@ -74,11 +89,13 @@ _UNCERTAINTY = (
 )  # fmt: skip
 
 
-def _shares(gpu: str, impl: str, place: str, cost: ClusteringCost) -> list[dict[str, Any]]:
+def _shares(
+    gpu: str, impl: str, place: str, cost: ClusteringCost, counts: Any
+) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for i, batch in enumerate(BATCHES):
-        for kept in SHOWN:
-            j = int(np.flatnonzero(kept == KEPT)[0])
+        for kept in (k for k in SHOWN if k in counts):
+            j = int(np.flatnonzero(kept == counts)[0])
             rows.append(
                 {
                     "gpu": gpu,
@@ -100,7 +117,7 @@ def _shares(gpu: str, impl: str, place: str, cost: ClusteringCost) -> list[dict[
 
 
 def _break_evens(
-    gpu: str, impl: str, place: str, cost: ClusteringCost, given: dict[str, Any]
+    gpu: str, impl: str, place: str, cost: ClusteringCost, counts: Any, given: dict[str, Any]
 ) -> list[dict[str, Any]]:
     over_iterations = clustering_cost(
         gpu=gpu, impl=impl, position=place, kept=TYPICAL, iterations=ITERATIONS,
@@ -112,8 +129,8 @@ def _break_evens(
             "implementation": impl,
             "position": place.replace("_", " "),
             "batch": batch,
-            "k_that_pays_up_to": _last(KEPT, cost.share[i] < 1),
-            "k_that_pays_surely_up_to": _last(KEPT, cost.pays[i] == 1),
+            "k_that_pays_up_to": _last(counts, cost.share[i] < 1),
+            "k_that_pays_surely_up_to": _last(counts, cost.pays[i] == 1),
             "iterations_that_pay_up_to": _last(ITERATIONS, over_iterations.share[i] < 1),
             "iterations_that_pay_surely_up_to": _last(ITERATIONS, over_iterations.pays[i] == 1),
         }
@@ -174,15 +191,19 @@ def _answer(shares: list[dict[str, Any]], ends: list[dict[str, Any]], gpus: Sequ
         f"The most clusters that pay at batch 1 and 10 iterations (in brackets the most iterations "
         f"at k = {TYPICAL}), on {listing(gpus)}: {'; '.join(limits)}."
     )
-    before = {**after, "position": "before projector"}
+    narrow = {"position": "before projector", "batch": 1, "k": TYPICAL}
     changes = [
-        row(shares, gpu=gpu, implementation=impl, k=TYPICAL, **before)["overhead_ms"]
-        / row(shares, gpu=gpu, implementation=impl, k=TYPICAL, **after)["overhead_ms"]
-        for gpu in gpus for impl in IMPLEMENTATIONS
+        narrow_row["overhead_ms"]
+        / row(shares, gpu=narrow_row["gpu"], implementation=narrow_row["implementation"],
+              k=TYPICAL, **after)["overhead_ms"]
+        for narrow_row in shares
+        if all(narrow_row[key] == value for key, value in narrow.items())
     ]  # fmt: skip
     parts.append(
         f"Before the projector, where vectors are narrower, the overhead is {min(changes):.2f} to "
         f"{max(changes):.2f} of that after it."
+        if changes
+        else "Before this model's projector, which joins neighbours, nothing can be clustered."
     )
     return " ".join(parts)
 
@@ -198,9 +219,11 @@ def _verdict(typical: list[dict[str, Any]]) -> str:
     rest = [impl for impl in IMPLEMENTATIONS if impl not in (*sure, *never)]
     texts = [f"With k = {TYPICAL} and 10 iterations the implementation decides:"]
     if sure:
-        texts.append(f"{listing(sure)} pay whatever the ranges, on every GPU and at both batches;")
+        verb = "pays" if len(sure) == 1 else "pay"
+        texts.append(f"{listing(sure)} {verb} whatever the ranges, on every GPU, at both batches;")
     if never:
-        texts.append(f"{listing(never)} lose everywhere;")
+        verb = "loses" if len(never) == 1 else "lose"
+        texts.append(f"{listing(never)} {verb} everywhere;")
     if rest:
         texts.append(f"for {listing(rest)} it depends on GPU, batch or the cost of a launch;")
     return " ".join(texts)[:-1] + ". The overhead, as a share of the prefill saved, by GPU:"
@@ -214,11 +237,12 @@ def _range(rows: list[dict[str, Any]]) -> str:
 
 def _limit(row: dict[str, Any]) -> str:
     kept, most = row["k_that_pays_up_to"], row["iterations_that_pay_up_to"]
-    beyond = "+" if kept == KEPT[-1] else ""
-    return f"{kept}{beyond} ({most:,}{'+' if most == ITERATIONS[-1] else ''})"
+    return f"{kept} ({most:,}{'+' if most == ITERATIONS[-1] else ''})"
 
 
-def _curves(over_k: dict[tuple[str, str, str], ClusteringCost], gpus: Sequence[str]) -> Panels:
+def _curves(
+    over_k: dict[tuple[str, str, str], ClusteringCost], gpus: Sequence[str], counts: Any
+) -> Panels:
     charts = []
     for gpu in gpus:
         series = []
@@ -226,16 +250,16 @@ def _curves(over_k: dict[tuple[str, str, str], ClusteringCost], gpus: Sequence[s
             cost = over_k[gpu, impl, PLACES[0]]
             series.append(
                 Series.of(
-                    impl, KEPT, 100 * cost.share[0],
+                    impl, counts, 100 * cost.share[0],
                     (100 * cost.overhead_low_s[0] / cost.saved_s[0],
                      100 * cost.overhead_high_s[0] / cost.saved_s[0]),
                     hover=[
                         f"k = {k}: {1e3 * o:.1f} ms against {1e3 * s:.1f} ms saved"
-                        for k, o, s in zip(KEPT, cost.overhead_s[0], cost.saved_s[0], strict=True)
+                        for k, o, s in zip(counts, cost.overhead_s[0], cost.saved_s[0], strict=True)
                     ],
                 )
             )  # fmt: skip
-        ends = (float(KEPT[0]), float(KEPT[-1]))
+        ends = (float(counts[0]), float(counts[-1]))
         series.append(Series.of("break-even", ends, (100, 100), reference=True))
         charts.append(
             LineChart(
@@ -248,8 +272,8 @@ def _curves(over_k: dict[tuple[str, str, str], ClusteringCost], gpus: Sequence[s
     )
 
 
-def _map(gpus: Sequence[str], given: dict[str, Any]) -> Panels:
-    kept = np.array((8, 20, 40, 64, 96, 144, 192, 288))
+def _map(gpus: Sequence[str], given: dict[str, Any], most: int) -> Panels:
+    kept = np.array([k for k in (8, 20, 40, 64, 96, 144, 192, 288) if k <= most])
     iterations = np.array((1, 3, 10, 30, 100, 300))
     charts = []
     for gpu in gpus:

@@ -10,7 +10,7 @@ import numpy as np
 from costmodel.case import Case, prepare
 from costmodel.charts import Axis, BarChart, LineChart, Panels, Series
 from costmodel.results import STAGES
-from costmodel.studies.prefill import Prefill, prefill, ttft_columns
+from costmodel.studies.prefill import Prefill, image_tokens, prefill, ttft_columns
 from costmodel.studies.study import Finding, Study, StudyTable
 from costmodel.studies.wording import evidence, listing, percent, setting, times
 
@@ -40,7 +40,7 @@ def run(
     cases = {gpu: prepare(model, gpu, compress="spatial:k=1", **given) for gpu in gpus}
     first = cases[gpus[0]]
     images = sum(group.units for group in first.images)
-    full = min(group.layout.features for group in first.images)
+    full = image_tokens(first)
     kept = np.unique([max(1, round(share * full)) for share in SHARES])[::-1]
     typical = max(1, round(TYPICAL * full))
     rows: list[dict[str, Any]] = []

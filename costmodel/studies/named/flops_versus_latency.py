@@ -11,7 +11,7 @@ from costmodel.case import Case, prepare
 from costmodel.catalog.hardware import load_host
 from costmodel.charts import Axis, LineChart, Panels, Series
 from costmodel.specs.workload import DTYPE_BYTES
-from costmodel.studies.prefill import Prefill, prefill
+from costmodel.studies.prefill import Prefill, image_tokens, prefill
 from costmodel.studies.study import Finding, Study, StudyTable
 from costmodel.studies.wording import evidence, listing, percent, setting, times
 from costmodel.timing.device import resolve_device
@@ -40,7 +40,7 @@ def run(
     times_charts, ratio_charts, cases = [], [], []
     for gpu in gpus:
         case = prepare(model, gpu, text_tokens=text_tokens, **given)
-        full = case.layout.tokens if case.layout else 0
+        full = image_tokens(case)
         cases.append(case)
         alone = prefill(
             prepare(model, gpu, text_tokens=1, visual_tokens=0, **given), text_tokens=PROMPTS

@@ -11,7 +11,7 @@ from costmodel.case import Case, prepare
 from costmodel.charts import Axis, BarChart, HeatMap, Panels
 from costmodel.conventions import LayerRun, load_convention
 from costmodel.errors import InputError, SpecError
-from costmodel.studies.prefill import Prefill, prefill, ttft_columns
+from costmodel.studies.prefill import Prefill, image_tokens, prefill, ttft_columns
 from costmodel.studies.study import Finding, Study, StudyTable
 from costmodel.studies.wording import evidence, listing, percent, setting
 
@@ -34,7 +34,7 @@ def run(
     """Compare positions at one budget, and map savings over layer and share dropped."""
     given: dict[str, Any] = {"text_tokens": text_tokens, "runtime": runtime, "attention": "flash"}
     cases = [prepare(model, gpu, **given) for gpu in gpus]
-    full = min(group.layout.features for group in cases[0].images)
+    full = image_tokens(cases[0])
     kept = max(1, round(TYPICAL * full))
     places: list[dict[str, Any]] = []
     layers = [layer for layer in LAYERS if layer < cases[0].model.text.layers]

@@ -15,7 +15,7 @@ from costmodel.conventions.viewer import ViewerConvention
 from costmodel.conventions.viewer_hardware import viewer_device_of
 from costmodel.scores import by_source, score_range, scores_for
 from costmodel.studies.plan_runs import requests_for, run_plan
-from costmodel.studies.prefill import Prefill, prefill, ttft_columns
+from costmodel.studies.prefill import Prefill, image_tokens, prefill, ttft_columns
 from costmodel.studies.study import Finding, Study, StudyTable
 from costmodel.studies.wording import evidence, listing, number, setting, times
 from costmodel.training.overheads import energy_kwh
@@ -44,7 +44,7 @@ def run(
     """Compute what each retention saves, LLM-Viewer's savings at a tenth, and a front."""
     given: dict[str, Any] = {"text_tokens": text_tokens, "runtime": runtime, "attention": "flash"}
     plain = [prepare(model, gpu, **given) for gpu in gpus]
-    full = min(group.layout.features for group in plain[0].images)
+    full = image_tokens(plain[0])
     kept = np.array([max(1, round(share * full)) for share in SHARES])
     found = {
         gpu: prefill(prepare(model, gpu, compress="spatial:k=1", **given), k=kept.astype(float))

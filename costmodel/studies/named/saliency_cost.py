@@ -12,7 +12,7 @@ import numpy as np
 from costmodel.case import prepare
 from costmodel.charts import Axis, BarChart, LineChart, Panels, Series
 from costmodel.scores import Score, published_scores
-from costmodel.studies.prefill import Prefill, prefill, ttft_columns
+from costmodel.studies.prefill import Prefill, image_tokens, prefill, ttft_columns
 from costmodel.studies.study import Finding, Study, StudyTable
 from costmodel.studies.wording import evidence, listing, number, percent, setting
 
@@ -39,7 +39,7 @@ def run(
     cases = [prepare(model, gpu, **given) for gpu in gpus]
     layers = [layer for layer in LAYERS if layer <= cases[0].model.text.layers - 2]
     forms = _forms(layers)
-    full = min(group.layout.features for group in cases[0].images)
+    full = image_tokens(cases[0])
     budgets = [max(1, round(share * full)) for share in SHARES]
     for case in cases:
         gpu = case.gpu.name

@@ -11,7 +11,7 @@ from costmodel.case import prepare
 from costmodel.catalog.hardware import load_gpu
 from costmodel.charts import Axis, BarChart, LineChart, Panels, Series
 from costmodel.specs.hardware import HardwareProfile
-from costmodel.studies.prefill import Prefill, prefill
+from costmodel.studies.prefill import Prefill, image_tokens, prefill
 from costmodel.studies.study import Finding, Study, StudyTable
 from costmodel.studies.wording import evidence, setting, times
 
@@ -35,7 +35,7 @@ def run(
     rows: list[dict[str, Any]] = []
     narrow: list[dict[str, Any]] = []
     cases = [prepare(model, gpu, text_tokens=text_tokens) for gpu in gpus]
-    kept = max(1, round(TYPICAL * min(group.layout.features for group in cases[0].images)))
+    kept = max(1, round(TYPICAL * image_tokens(cases[0])))
     for runtime in runtimes:
         given: dict[str, Any] = {
             "text_tokens": text_tokens, "runtime": runtime, "attention": "flash",
