@@ -11,7 +11,16 @@ from costmodel.results import STAGES, Estimate
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["STAGE_COLUMNS", "axis_of", "baseline", "frame_of", "is_value", "scaled", "short_name"]
+__all__ = [
+    "STAGE_COLUMNS",
+    "axis_of",
+    "baseline",
+    "family",
+    "frame_of",
+    "is_value",
+    "scaled",
+    "short_name",
+]
 
 STAGE_COLUMNS = {
     "vision_encoder_s": "vision encoder",
@@ -40,15 +49,20 @@ _TITLES = {
 _UNITS = {"_s": ("ms", 1e3), "_bytes": ("GB", 1e-9), "_flop": ("TFLOP", 1e-12), "_pct": ("%", 1.0)}
 
 
+_COUNTS = ("k", "kept", "budget")
+_OTHER_VALUES = ("fits", "retention", "visual_tokens_asked")
+"""Results without a unit, and a setting that another one follows."""
+
+
 def is_value(column: str) -> bool:
-    """Return whether a column holds results rather than settings, as its unit tells.
+    """Return whether a column holds results rather than settings, as its name tells.
 
     Examples
     --------
     >>> is_value("ttft_s"), is_value("batch")
     (True, False)
     """
-    return column.endswith(tuple(_UNITS))
+    return column.endswith(tuple(_UNITS)) or column in _OTHER_VALUES
 
 
 def axis_of(column: str, *, log: bool = False) -> Axis:
@@ -67,6 +81,19 @@ def axis_of(column: str, *, log: bool = False) -> Axis:
 def scaled(frame: pd.DataFrame, column: str) -> Any:
     """Return a column in the unit of its axis."""
     return frame[column].astype("float64") * _unit(column)[1]
+
+
+def family(label: object) -> str:
+    """Return a method with its parameters but the number of tokens that it keeps.
+
+    Examples
+    --------
+    >>> family("cluster:k=64,impl=fused"), family("cluster:k=64"), family("none")
+    ('cluster:impl=fused', 'cluster', 'none')
+    """
+    name, _, text = str(label).partition(":")
+    kept = [part for part in text.split(",") if part and part.split("=")[0] not in _COUNTS]
+    return f"{name}:{','.join(kept)}" if kept else name
 
 
 def short_name(label: object) -> str:

@@ -84,7 +84,8 @@ def read_results(
             f"{path}: no column {', '.join(map(repr, absent))}; it has {', '.join(types)}"
         )
     chosen = _filter(where, types)
-    settings = [name for name in types if not is_value(name)]
+    # Names with two underscores are an index that pandas wrote.
+    settings = [name for name in types if not is_value(name) and not name.startswith("__")]
     held = [] if shows is None else [name for name in settings if name not in shows]
     first = _first(path, table, [*settings, *needs], chosen, where)
     several = [name for name in held if _differs(table, name, chosen)]

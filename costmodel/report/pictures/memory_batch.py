@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["KIND", "describe"]
 
 _MOST_BARS = 14
-_MOST_METHODS = 14
+_MOST_LINES = 14
 
 
 def _of_case(asked: Asked) -> Picture:
@@ -80,19 +80,24 @@ def describe(frame: pd.DataFrame, note: str) -> Picture:
     Parameters
     ----------
     frame : pandas.DataFrame
-        ``gpu``, ``method``, ``batch``, ``kv_cache_bytes`` and ``memory_total_bytes``.
+        ``gpu``, ``method``, ``visual_tokens_kept``, ``batch``, ``kv_cache_bytes`` and
+        ``memory_total_bytes``.
     note : str
         What is held fixed.
     """
-    methods = list(dict.fromkeys(frame["method"].astype(str)))
-    if len(methods) > _MOST_METHODS:
-        note += f"\nthe first {_MOST_METHODS} of {len(methods)} methods"
-        methods = methods[:_MOST_METHODS]
+    several = frame.groupby("method")["visual_tokens_kept"].nunique().max() > 1
+    groups = ["method", "visual_tokens_kept"] if several else ["method"]
+    lines = [
+        (f"{key[0]}, {key[1]:g} tokens" if several else str(key[0]), rows)
+        for key, rows in frame.groupby(groups, sort=False)
+    ]
+    if len(lines) > _MOST_LINES:
+        note += f"; the first {_MOST_LINES} of {len(lines)} settings"
     charts = []
     for column in ("memory_total_bytes", "kv_cache_bytes"):
         series = []
-        for name in methods:
-            rows = frame[frame["method"] == name].drop_duplicates("batch").sort_values("batch")
+        for name, own in lines[:_MOST_LINES]:
+            rows = own.drop_duplicates("batch").sort_values("batch")
             series.append(
                 Series.of(name, rows["batch"], scaled(rows, column), mode="lines+markers")
             )
@@ -110,6 +115,8 @@ KIND = Kind(
     summary="Weights, KV cache and activations against batch, with the card's capacity.",
     of_case=_of_case,
     of_results=Drawn(
-        needs=("kv_cache_bytes", "memory_total_bytes"), shows=("method", "batch"), describe=describe
+        needs=("kv_cache_bytes", "memory_total_bytes"),
+        shows=("method", "visual_tokens_kept", "batch"),
+        describe=describe,
     ),
 )

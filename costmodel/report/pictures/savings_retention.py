@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from costmodel.charts import Axis, LineChart, Panels, Picture, Series
 from costmodel.report.method_runs import image_features, method_runs, setting
 from costmodel.report.picture_kinds import Asked, Drawn, Kind
-from costmodel.report.result_columns import baseline, frame_of, short_name
+from costmodel.report.result_columns import baseline, family, frame_of, short_name
 from costmodel.report.thinning import evenly
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def describe(frame: pd.DataFrame, note: str) -> Picture:
     InputError
         If there is no row of the method ``none``.
     """
-    methods = frame["method"].map(short_name)
+    methods = frame["method"].map(family)
     whole = baseline(frame)
     frame = frame.assign(retention=100 * frame["visual_tokens_kept"] / whole["visual_tokens_kept"])
     least = {

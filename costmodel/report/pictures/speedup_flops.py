@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from costmodel.charts import Axis, LineChart, Panels, Picture, Series
 from costmodel.report.method_runs import setting
 from costmodel.report.picture_kinds import Asked, Drawn, Kind
-from costmodel.report.result_columns import baseline, short_name
+from costmodel.report.result_columns import baseline, family, short_name
 from costmodel.report.thinning import every_nth
 from costmodel.studies.pruner_speed import SpeedRow, pruner_speed
 
@@ -121,7 +121,7 @@ def describe(frame: pd.DataFrame, note: str) -> Picture:
     InputError
         If there is no row of the method ``none``.
     """
-    methods = frame["method"].map(short_name)
+    methods = frame["method"].map(family)
     whole = baseline(frame)
     rows, note = every_nth(frame[methods != "none"], _MOST_POINTS, note)
     series = [
@@ -132,7 +132,7 @@ def describe(frame: pd.DataFrame, note: str) -> Picture:
             hover=[f"{label}, {kept:g} visual tokens" for label, kept in
                    zip(own["method"], own["visual_tokens_kept"], strict=True)],
         )
-        for name, own in rows.groupby(rows["method"].map(short_name), sort=False)
+        for name, own in rows.groupby(rows["method"].map(family), sort=False)
     ]  # fmt: skip
     return LineChart(
         "Speed-up against FLOPs ratio", _X, _Y, tuple(series), diagonal=True, note=note

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from costmodel.charts import LineChart, Picture, Series
 from costmodel.report.picture_kinds import Drawn, Kind
-from costmodel.report.result_columns import axis_of, scaled
+from costmodel.report.result_columns import axis_of, family, scaled
 from costmodel.report.thinning import evenly
 
 if TYPE_CHECKING:
@@ -29,20 +29,22 @@ def describe(frame: pd.DataFrame, note: str) -> Picture:
     note : str
         What is held fixed.
     """
-    methods = list(dict.fromkeys(frame["method"].astype(str)))
+    frame = frame.assign(method=frame["method"].map(family))
+    methods = list(dict.fromkeys(frame["method"]))
     if len(methods) > _MOST_SERIES:
         note += f"; the first {_MOST_SERIES} of {len(methods)} methods"
         methods = methods[:_MOST_SERIES]
     # Of the two token counts the one with more values is drawn; the other is held.
     x, other = sorted(_X, key=lambda name: -frame.groupby("method")[name].nunique().max())
     bands = {"ttft_low_s", "ttft_high_s"} <= set(frame) and len(methods) <= 4
-    series, thinned = [], False
+    series, thinned, banded = [], False, False
     for method in methods:
         rows = frame[frame["method"] == method]
         rows = rows[rows[other] == rows[other].iloc[0]].drop_duplicates(x).sort_values(x)
         thinned = thinned or len(rows) > _MOST_POINTS
         rows = evenly(rows, _MOST_POINTS)
         known = bands and rows["ttft_low_s"].notna().all()
+        banded = banded or bool(known)
         band = (scaled(rows, "ttft_low_s"), scaled(rows, "ttft_high_s")) if known else None
         few = len(rows) <= 20
         series.append(
@@ -54,6 +56,8 @@ def describe(frame: pd.DataFrame, note: str) -> Picture:
         )  # fmt: skip
     held = frame[other].iloc[0]
     note += f"; {other} = {held:g}" if frame[other].nunique() == 1 else f"; first {other} of each"
+    if banded:
+        note += "\nribbons: 90 % bands for any lab and software"
     if thinned:
         note += f"; {_MOST_POINTS} points of each line, evenly"
     wide = frame[x].max() > 20 * max(frame[x].min(), 1)
