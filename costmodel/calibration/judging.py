@@ -19,6 +19,7 @@ from costmodel.calibration.method_overheads import (
     overhead_groups,
     predict_overheads,
 )
+from costmodel.calibration.processor_setups import setup_of
 from costmodel.calibration.report import Problem, Tally
 from costmodel.calibration.setups import SETUPS
 from costmodel.calibration.stacks import (
@@ -190,7 +191,8 @@ def _judge(
     min_time_us: float,
 ) -> Judged:
     chip = chip_of(profile, stack.kind, stack.dtype)
-    frame = rows_of(stack.kind, stack.timings, Stack(stack.gpu))
+    setup = setup_of(stack.kind, profile)
+    frame = rows_of(stack.kind, stack.timings, Stack(stack.gpu), setup)
     kernel = str(frame.attrs.get("kernel", ""))
     frame = frame[frame["time_s"] >= min_time_us * 1e-6].reset_index(drop=True)
     frame = frame.assign(roofline_s=roofline_s(stack.kind, frame, chip) if len(frame) else [])
