@@ -14,17 +14,28 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from costmodel.search.breakeven import BreakEven, break_even
+    from costmodel.search.constraints import Constraint
     from costmodel.search.floor import WeightFloor, weight_floor
     from costmodel.search.one_at_a_time import Sensitivity, sensitivity
+    from costmodel.search.pareto import pareto_mask
+    from costmodel.search.published import join_scores
+    from costmodel.search.results import Found, Objective, read_batches, search_results
     from costmodel.search.scaled_device import what_if
     from costmodel.search.variance import Indices, sobol
 
 __all__ = [
     "BreakEven",
+    "Constraint",
+    "Found",
     "Indices",
+    "Objective",
     "Sensitivity",
     "WeightFloor",
     "break_even",
+    "join_scores",
+    "pareto_mask",
+    "read_batches",
+    "search_results",
     "sensitivity",
     "sobol",
     "weight_floor",
@@ -33,10 +44,17 @@ __all__ = [
 
 _HOMES = {
     "BreakEven": "breakeven",
+    "Constraint": "constraints",
+    "Found": "results",
     "Indices": "variance",
+    "Objective": "results",
     "Sensitivity": "one_at_a_time",
     "WeightFloor": "floor",
     "break_even": "breakeven",
+    "join_scores": "published",
+    "pareto_mask": "pareto",
+    "read_batches": "results",
+    "search_results": "results",
     "sensitivity": "one_at_a_time",
     "sobol": "variance",
     "weight_floor": "floor",
