@@ -16,6 +16,8 @@ COMMANDS = {
     "compare": "Compare compression methods at the same number of kept tokens.",
     "plan": "GPUs for a rate of requests and a target for the first token.",
     "breakeven": "Find the values of one parameter for which a method pays.",
+    "sensitivity": "Say what TTFT, TPOT and the saving hang on: what if bandwidth doubles.",
+    "search": "Find the points of a table of results that meet constraints, or that nothing beats.",
     "sweep": "Compute all points that a YAML file describes.",
     "train-cost": "Cost of training in stages: FLOPs, hours and energy.",
     "formulas": "Print the formula of every operator.",
