@@ -388,6 +388,40 @@ def test_narrow_weights_are_the_estimate() -> None:
     assert row["index_ttft_ms"] == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("source", "method", "model", "fits"),
+    [
+        ("PyramidDrop, table 1", "PDrop", "LLaVA-NeXT-7B", "A"),
+        ("SparseVLM, table 1", "Vanilla", "LLaVA-1.5-7B", "A"),
+        ("FastV, table 1", "Vanilla", "LLaVA-1.5-7B", "B"),
+        ("STF, quoted in an OpenReview review", "STF+MBTF", "LLaVA-1.5-7B", "C or D"),
+        ("LLaVA-PruMerge, table 2", "Vanilla", "LLaVA-1.5-7B FP16", "C or D"),
+    ],
+)
+def test_counts_that_fit_printed_figures(source: str, method: str, model: str, fits: str) -> None:
+    """A: layers x (4 n d^2 + 2 n^2 d + 3 n d m) multiply-adds; B with 2 n d m; C is twice A."""
+    row = pick(records("conventions"), source=source, method=method, model=model)
+    assert row["fits"] == fits
+    n, d, m = row["mean_tokens"], 4096, 11008
+    if method == "Vanilla":
+        expected = 32 * (4 * n * d**2 + 2 * n**2 * d + 3 * n * d * m) / 1e12
+        assert row["A_tera"] == pytest.approx(expected, rel=1e-12)
+        assert row["C_tera"] == pytest.approx(2 * expected, rel=1e-12)
+        assert row["B_tera"] == pytest.approx(expected - 32 * n * d * m / 1e12, rel=1e-12)
+
+
+def test_wrong_labels_are_found() -> None:
+    """M3's times are those of an A6000 although it names a V100; PruMerge's prompts differ."""
+    rows = records("conventions", 1)
+    cards = {row["source"].partition(",")[0]: row["nearest_card"] for row in rows}
+    assert cards == {"M3": "A6000", "LLaVA-PruMerge": "V100"}
+    for row in rows:
+        near = row["v100_ms"] if row["nearest_card"] == "V100" else row["a6000_ms"]
+        assert near == pytest.approx(row["printed_ms"], rel=0.005)
+    strays = [row["method"] for row in records("conventions") if not row["fits_its_table"]]
+    assert "FastV(K=0,R=90%)" in strays
+
+
 @pytest.fixture(scope="module")
 def generator() -> ModuleType:
     path = ROOT / "docs" / "generate_studies.py"
