@@ -119,7 +119,7 @@ def break_even_tables(several: Sequence[BreakEven]) -> list[RenderableType]:
     ]  # fmt: skip
     return [
         Text(title, style="bold"),
-        Text(f"{setting}; every {name} from {first.parameter.low:,} to {first.parameter.high:,}"),
+        Text(f"{setting}; every value of {name} from {first.parameter.low:,} to {first.parameter.high:,}"),
         "",
         table(columns, rows, left=3),
         *bullets("Answer", (f"{one.case.gpu.name}, {one.case.deployment.runtime}: {one.verdict}"

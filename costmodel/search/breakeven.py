@@ -127,10 +127,10 @@ class BreakEven:
         """One sentence."""
         name, ends = self.parameter.name, f"{self.values[0]:,} to {self.values[-1]:,}"
         if (self.difference == 0).all():
-            return f"the same with and without compression for every {name} from {ends}"
+            return f"the same with and without compression for every value of {name} from {ends}"
         if not self.crossings:
             side = "pays" if self.pays else "never pays"
-            return f"{side} for every {name} from {ends}: no break-even there"
+            return f"{side} for every value of {name} from {ends}: no break-even there"
         parts = [
             f"from {above:,} on" if pays == "above" else f"up to {below:,}"
             for below, above, pays in ((c.below, c.above, c.pays) for c in self.crossings)
@@ -182,7 +182,7 @@ def break_even(
     >>> found = break_even("llava-1.5-7b", "a100-80gb-sxm", "cluster:k=64", "iterations",
     ...                    text_tokens=64, metric="flops")
     >>> found.verdict
-    'pays for every iterations from 0 to 256: no break-even there'
+    'pays for every value of iterations from 0 to 256: no break-even there'
     >>> [round(root) for root in found.formula.roots]
     [22641]
     """

@@ -47,7 +47,7 @@ def pareto_mask(costs: npt.ArrayLike) -> Bools:
     rows = np.asarray(costs, dtype=np.float64)
     if rows.ndim != 2:
         raise ValueError("costs: expected one row per point and one column per objective")
-    mask: Bools = ~np.isnan(rows).any(axis=1)
+    mask: Bools = np.asarray(~np.isnan(rows).any(axis=1), dtype=bool)
     if not rows.shape[1] or not mask.any():
         return mask
     kept = np.flatnonzero(mask)
