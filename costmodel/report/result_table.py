@@ -20,6 +20,7 @@ __all__ = ["Results", "read_results"]
 _FORMATS = {".parquet": "parquet", ".csv": "csv"}
 _MOST_ROWS = 2_000_000
 _BATCH = 262_144
+_ALSO = ("ttft_low_s", "ttft_high_s", "visual_tokens_asked")
 _CONDITION = re.compile(r"\s*([A-Za-z_]\w*)\s*(<=|>=|!=|=|<|>)\s*(.+?)\s*")
 
 
@@ -92,7 +93,7 @@ def read_results(
     for name in several:
         condition = _equals(name, first[name])
         chosen = condition if chosen is None else chosen & condition
-    extra = [name for name in ("ttft_low_s", "ttft_high_s") if name in types]
+    extra = [name for name in _ALSO if name in types]
     columns = list(dict.fromkeys([*settings, *needs, *extra, *also]))
     frame, total = _rows(path, table, columns, chosen)
     frame, dropped = _finite(path, frame, needs)

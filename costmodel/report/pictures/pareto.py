@@ -33,7 +33,9 @@ def _of_case(asked: Asked) -> Picture:
     base = runs[0][2].baseline or runs[0][2]
     frame = frame_of([("none", base)] + [(label, result) for _, label, result in runs])
     whole = int(base.tokens["visual_in"])
-    return describe(frame.assign(budget=[whole, *(run[0] for run in runs)]), setting(case))
+    return describe(
+        frame.assign(visual_tokens_asked=[whole, *(run[0] for run in runs)]), setting(case)
+    )
 
 
 def describe(frame: pd.DataFrame, note: str) -> Picture:
@@ -52,13 +54,13 @@ def describe(frame: pd.DataFrame, note: str) -> Picture:
     Raises
     ------
     InputError
-        If no source printed a score for any row.
+        If no source printed a score for any compressed row.
     """
     rows = _scored(frame)
-    if rows.empty:
+    if rows.empty or not (rows["name"] != "none").any():
         raise InputError(
             "model", ", ".join(map(str, frame["model"].unique())),
-            "a model and token counts that a source printed scores for (costmodel methods)",
+            "methods at numbers of tokens that a source printed scores for, such as 192, 128, 64",
         )  # fmt: skip
     note += (
         "\npoints: mean of the sources that printed scores at that number of tokens, each against "
@@ -71,11 +73,12 @@ def describe(frame: pd.DataFrame, note: str) -> Picture:
 def _scored(frame: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd
 
-    tokens = "budget" if "budget" in frame else "visual_tokens_kept"
     found = []
     for row in frame.to_dict("records"):
-        name, count = short_name(row["method"]), round(row[tokens])
-        if abs(row[tokens] - count) > 1e-6:
+        # Sources count the tokens that a method was asked for, the mean over the layers.
+        kept = row.get("visual_tokens_asked") or row["visual_tokens_kept"]
+        name, count = short_name(row["method"]), round(kept)
+        if abs(kept - count) > 1e-6:
             continue
         scores = scores_for(name, row["model"], count)
         span = score_range(by_source(one for one in scores if not one.variant))
