@@ -95,7 +95,8 @@ def _section(outcome: Outcome, *, alone: bool) -> Iterator[str]:
     if finding is None:
         yield f'<div class="failed"><p>This study failed: {escape(outcome.problem)}</p></div>'
         return
-    yield f'<div class="answer"><p>{escape(finding.answer)}</p></div>'
+    first, rest = _headline(finding.answer)
+    yield f'<div class="answer"><p><strong>{escape(first)}</strong> {escape(rest)}</p></div>'
     yield f"<h3>Uncertainty</h3><p>{escape(finding.uncertainty)}</p>"
     yield f"<h3>Method</h3><p>{escape(study.method)}</p>"
     chosen = "; ".join(f"{name}: {value}" for name, value in finding.settings.items())
@@ -110,6 +111,12 @@ def _section(outcome: Outcome, *, alone: bool) -> Iterator[str]:
     if study.sources:
         links = ", ".join(_link(source) for source in study.sources)
         yield f'<p class="note">Sources: {links}</p>'
+
+
+def _headline(answer: str) -> tuple[str, str]:
+    """Split an answer after its first sentence; a number's point is followed by a digit."""
+    first, found, rest = answer.partition(". ")
+    return (f"{first}.", rest) if found else (answer, "")
 
 
 def _figure(picture: Picture, name: str) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterable, Sequence
+import textwrap
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from costmodel.errors import InputError
 from costmodel.report.records import SCHEMA_VERSION, plain, to_csv
-from costmodel.report.text import facts, table
+from costmodel.report.text import WIDTH, facts, table
 from costmodel.studies.running import Outcome
 from costmodel.studies.study import Finding, StudyTable, load_study
 
@@ -32,6 +32,9 @@ _UNITS = {
     "mib": "MiB", "tflop": "TFLOP", "gflop": "GFLOP", "tmac": "TMAC", "gmac": "GMAC", "w": "W",
     "j": "J", "kwh": "kWh",
 }  # fmt: skip
+
+_HEADING = 7
+"""Columns that a heading of the terminal may have, unless a word is longer."""
 
 
 def heading(column: str) -> str:
@@ -168,16 +171,16 @@ def study_tables(outcome: Outcome) -> list[RenderableType]:
 
     study, finding = outcome.study, outcome.finding
     parts: list[RenderableType] = [
-        Text(f"{study.title} ({outcome.name})", style="bold"), Text(study.question), "",
-        Text("Method", style="bold"), Text(study.method),
+        Text(f"{study.title} ({outcome.name})", style="bold"), _paragraph(study.question), "",
+        Text("Method", style="bold"), _paragraph(study.method),
     ]  # fmt: skip
     if finding is None:
-        return [*parts, "", Text("Failed", style="bold"), Text(outcome.problem)]
+        return [*parts, "", Text("Failed", style="bold"), _paragraph(outcome.problem)]
     parts += ["", facts(finding.settings.items())]
     for found in finding.tables:
         parts += ["", Text(found.title, style="bold"), _table(found)]
-    parts += ["", Text("Answer", style="bold"), Text(finding.answer)]
-    parts += ["", Text("Uncertainty", style="bold"), Text(finding.uncertainty)]
+    parts += ["", Text("Answer", style="bold"), _paragraph(finding.answer)]
+    parts += ["", Text("Uncertainty", style="bold"), _paragraph(finding.uncertainty)]
     if study.sources:
         parts += ["", facts([("Sources", ", ".join(study.sources))])]
     return parts
@@ -186,7 +189,7 @@ def study_tables(outcome: Outcome) -> list[RenderableType]:
 def _table(found: StudyTable) -> RenderableType:
     texts = [[cell(value) for value in row] for row in found.rows]
     words = _leading_words(found.rows)
-    return table([_broken(heading(name)) for name in found.columns], texts, left=max(words, 1))
+    return table(_broken([heading(name) for name in found.columns]), texts, left=max(words, 1))
 
 
 def _leading_words(rows: Sequence[Sequence[object]]) -> int:
@@ -199,10 +202,15 @@ def _leading_words(rows: Sequence[Sequence[object]]) -> int:
     return count
 
 
-def _broken(text: str, width: int = 14) -> str:
-    """Break a heading into two lines, so that columns of numbers stay narrow."""
-    if len(text) <= width:
-        return text
-    places: Iterable[int] = (match.start() for match in re.finditer(" ", text))
-    best = min(places, key=lambda place: abs(place - len(text) / 2), default=None)
-    return text if best is None else f"{text[:best]}\n{text[best + 1 :]}"
+def _broken(texts: Sequence[str]) -> list[str]:
+    """Break headings into lines of the same number, so that columns of numbers stay narrow."""
+    lines = [textwrap.wrap(text, _HEADING, break_long_words=False) or [""] for text in texts]
+    most = max(map(len, lines), default=1)
+    return ["\n".join([""] * (most - len(found)) + found) for found in lines]
+
+
+def _paragraph(text: str) -> RenderableType:
+    """Return a text in lines that are not as wide as a wide table."""
+    from rich.text import Text
+
+    return Text(textwrap.fill(text, WIDTH, break_on_hyphens=False))

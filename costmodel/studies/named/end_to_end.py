@@ -12,7 +12,7 @@ from costmodel.charts import Axis, BarChart, LineChart, Panels, Series
 from costmodel.results import STAGES
 from costmodel.studies.prefill import Prefill, image_tokens, prefill, ttft_columns
 from costmodel.studies.study import Finding, Study, StudyTable
-from costmodel.studies.wording import evidence, listing, percent, setting, times
+from costmodel.studies.wording import evidence, listing, percent, setting, span, times
 
 __all__ = ["STUDY"]
 
@@ -97,7 +97,14 @@ def _row(
 
 
 def _answer(rows: list[dict[str, Any]], gpus: Sequence[str], typical: int, full: int) -> str:
-    parts = []
+    chosen = [r for r in rows if (r["method"], r["kept_tokens"]) == ("spatial", typical)]
+    language, whole, flops = (
+        [row[name] for row in chosen] for name in ("language_ratio", "ttft_ratio", "flops_ratio")
+    )
+    parts = [
+        f"Keeping {typical} of {full} visual tokens divides FLOPs by {span(flops)}, the language "
+        f"model's time by {span(language)} and the time to the first token by {span(whole)}."
+    ]
     for gpu in gpus:
         own = {(row["method"], row["kept_tokens"]): row for row in rows if row["gpu"] == gpu}
         plain, free = own["none", full], own["spatial", typical]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,11 +12,15 @@ from costmodel.charts import Axis, LineChart, Panels, Series
 from costmodel.conventions import load_convention, uniform
 from costmodel.conventions.viewer import ViewerConvention
 from costmodel.conventions.viewer_hardware import viewer_device_of
-from costmodel.scores import by_source, score_range, scores_for
-from costmodel.studies.plan_runs import requests_for, run_plan
 from costmodel.studies.prefill import Prefill, image_tokens, prefill, ttft_columns
+from costmodel.studies.score_fronts import (
+    disagreement,
+    middle_pct,
+    score_fronts,
+    score_rows,
+)
 from costmodel.studies.study import Finding, Study, StudyTable
-from costmodel.studies.wording import evidence, listing, number, setting, times
+from costmodel.studies.wording import evidence, listing, number, setting, span, times
 from costmodel.training.overheads import energy_kwh
 
 __all__ = ["STUDY"]
@@ -26,12 +29,6 @@ SHARES = (1.0, 0.5, 1 / 3, 0.3, 0.25, 0.2, 0.11, 0.1, 0.05)
 TENTH, PAPER = 0.1, 0.11
 FIGURE_TEXT = 40
 """Text tokens beside the image in LLM-Viewer's estimate; the paper states none."""
-BUDGETS = (192, 128, 64)
-METHODS = (
-    "tome", "prumerge", "visionzip", "divprune", "fastv", "pyramiddrop", "sparsevlm", "v2drop",
-    "vscan",
-)  # fmt: skip
-"""Methods with published scores at these budgets."""
 _J_PER_KWH = 3.6e6
 
 
@@ -52,13 +49,13 @@ def run(
     }
     rows = [row for case in plain for row in _rows(case, found[case.gpu.name], kept, full)]
     tenth = [row for case in plain for row in _tenth(case, model, full, runtime)]
-    scored = _scored(plain, model)
+    scored = score_rows(plain, model)
     pictures = [_curves(rows, gpus)]
     if scored:
-        pictures.append(_fronts(scored, gpus))
+        pictures.append(score_fronts(scored, gpus))
     return Finding(
         answer=_answer(rows, tenth, scored, gpus, full),
-        uncertainty=_UNCERTAINTY + _disagreement(scored) + evidence(plain),
+        uncertainty=_UNCERTAINTY + disagreement(scored) + evidence(plain),
         tables=(
             StudyTable.of("Retention, tokens taken by index", rows),
             StudyTable.of(
@@ -79,19 +76,6 @@ _UNCERTAINTY = (
     "settings of the paper's figure are not published, and its retention table of scores was not "
     "recovered, so that the front has other methods. "
 )
-
-
-def _disagreement(scored: list[dict[str, Any]]) -> str:
-    several = [row for row in scored if row["sources"] > 1]
-    if not several:
-        return ""
-    worst = max(several, key=lambda row: row["score_high_pct"] - row["score_low_pct"])
-    return (
-        "Scores are other papers', in percent of the uncompressed model in the same source; where "
-        f"several papers score the same setting, they differ by up to "
-        f"{worst['score_high_pct'] - worst['score_low_pct']:.1f} points ({worst['method']} at "
-        f"{worst['tokens']} tokens). "
-    )
 
 
 def _rows(case: Case, found: Prefill, kept: Any, full: int) -> list[dict[str, Any]]:
@@ -169,45 +153,6 @@ def _tenth(case: Case, model: str, full: int, runtime: str) -> list[dict[str, An
     return rows
 
 
-def _scored(plain: Sequence[Case], model: str) -> list[dict[str, Any]]:
-    """Methods with published scores at budgets, and their predicted times."""
-    rows: list[dict[str, Any]] = []
-    for budget, asked in requests_for(plain[0], BUDGETS, METHODS):
-        name = asked.label.partition(":")[0]
-        published = [row for row in scores_for(name, model, budget) if not row.variant]
-        score = score_range(by_source(published))
-        if budget is None or score is None:
-            continue
-        _, plan = replace(plain[0], request=asked).program()
-        for case, done in zip(plain, run_plan(plain, plan), strict=True):
-            rows.append(
-                {
-                    "gpu": case.gpu.name,
-                    "method": name,
-                    "tokens": budget,
-                    "ttft_ms": 1e3 * done.ttft_s,
-                    "ttft_any_low_ms": 1e3 * done.band_s[0],
-                    "ttft_any_high_ms": 1e3 * done.band_s[1],
-                    "score_low_pct": score.low_pct,
-                    "score_high_pct": score.high_pct,
-                    "sources": score.sources,
-                }
-            )
-    for row in rows:
-        row["on_front"] = not any(
-            other["gpu"] == row["gpu"]
-            and other["ttft_ms"] <= row["ttft_ms"]
-            and _middle(other) >= _middle(row)
-            and (other["ttft_ms"], -_middle(other)) != (row["ttft_ms"], -_middle(row))
-            for other in rows
-        )
-    return rows
-
-
-def _middle(row: dict[str, Any]) -> float:
-    return float(row["score_low_pct"] + row["score_high_pct"]) / 2
-
-
 def _answer(
     rows: list[dict[str, Any]],
     tenth: list[dict[str, Any]],
@@ -215,7 +160,12 @@ def _answer(
     gpus: Sequence[str],
     full: int,
 ) -> str:
-    parts = []
+    paper = [row for row in rows if row["kept_tokens"] == max(1, round(PAPER * full))]
+    parts = [
+        f"Keeping {PAPER:.0%} of the visual tokens divides FLOPs by "
+        f"{number(paper[0]['flops_ratio'])} and the time to the first token by "
+        f"{span(row['ttft_ratio'] for row in paper)}."
+    ]
     for share in (0.3, 0.2, 0.11, 0.05):
         own = [row for row in rows if row["kept_tokens"] == max(1, round(share * full))]
         first = own[0]
@@ -248,7 +198,7 @@ def _answer(
                 f"No method with published scores is both faster and better on {gpu} than "
                 + listing(
                     f"{r['method']} at {r['tokens']} ({r['ttft_ms']:.1f} ms, "
-                    f"{number(_middle(r))} % of the score)" for r in front
+                    f"{number(middle_pct(r))} % of the score)" for r in front
                 ) + "."
             )  # fmt: skip
     return " ".join(parts)
@@ -286,33 +236,6 @@ def _curves(rows: list[dict[str, Any]], gpus: Sequence[str]) -> Panels:
                       tuple(series))
         )  # fmt: skip
     return Panels("What is left at each retention", tuple(charts))
-
-
-def _fronts(scored: list[dict[str, Any]], gpus: Sequence[str]) -> Panels:
-    charts = []
-    for gpu in gpus:
-        own = [row for row in scored if row["gpu"] == gpu]
-        front = sorted((row for row in own if row["on_front"]), key=lambda row: row["ttft_ms"])
-        series = [
-            Series.of("front", [row["ttft_ms"] for row in front], [_middle(row) for row in front],
-                      reference=True)
-        ]  # fmt: skip
-        for name in dict.fromkeys(row["method"] for row in own):
-            mine = [row for row in own if row["method"] == name]
-            series.append(
-                Series.of(
-                    name, [row["ttft_ms"] for row in mine], [_middle(row) for row in mine],
-                    ([row["score_low_pct"] for row in mine],
-                     [row["score_high_pct"] for row in mine]),
-                    mode="markers",
-                    hover=[f"{row['tokens']} tokens, {row['sources']} sources" for row in mine],
-                )
-            )  # fmt: skip
-        charts.append(
-            LineChart(gpu, Axis("time to the first token", "ms"),
-                      Axis("published score, of the uncompressed", "%"), tuple(series))
-        )  # fmt: skip
-    return Panels("Published score against predicted time, 64 to 192 tokens", tuple(charts))
 
 
 STUDY = Study(
