@@ -65,7 +65,7 @@ def command(
     output: str | None,
     **options: Any,
 ) -> None:
-    """Find the values of one parameter for which a compression method pays.
+    """Find the values of one parameter for which a method pays.
 
     All values of the range are evaluated with and without compression.  FLOPs and bytes are
     also solved from the formulas of the operators.  Separate several GPUs or runtimes by commas.

@@ -108,6 +108,7 @@ def break_even_tables(several: Sequence[BreakEven]) -> list[RenderableType]:
             ("dtype", inputs["dtype"]), ("attention", inputs["attention"]),
         ) if what.replace(" ", "_") != name
     )  # fmt: skip
+    low, high = first.parameter.low, first.parameter.high
     columns = ("GPU", "runtime", "times", "pays for", "surely", "may", "floor\ntokens")
     rows = [
         (
@@ -119,7 +120,7 @@ def break_even_tables(several: Sequence[BreakEven]) -> list[RenderableType]:
     ]  # fmt: skip
     return [
         Text(title, style="bold"),
-        Text(f"{setting}; every value of {name} from {first.parameter.low:,} to {first.parameter.high:,}"),
+        Text(f"{setting}; every value of {name} from {low:,} to {high:,}"),
         "",
         table(columns, rows, left=3),
         *bullets("Answer", (f"{one.case.gpu.name}, {one.case.deployment.runtime}: {one.verdict}"
