@@ -242,8 +242,7 @@ def _distributions(spreads: Mapping[str, Spread], gpu: str) -> Panels:
             LineChart(
                 "Tokens that remain", Axis("visual tokens"), Axis("images up to it", "%"),
                 tuple(
-                    Series.of(name, one.grid, 100 * one.counts.below[one.grid.astype(np.intp) - 1])
-                    for name, one in spreads.items()
+                    Series.of(name, *_range(one.counts)) for name, one in spreads.items()
                 ),
             ),
             LineChart(
@@ -260,6 +259,12 @@ def _distributions(spreads: Mapping[str, Spread], gpu: str) -> Panels:
         ),
         note="one request, eager, released implementations",
     )  # fmt: skip
+
+
+def _range(counts: TokenCounts) -> tuple[FloatArray, FloatArray]:
+    """Numbers of tokens of nearly all images, and the share of images up to each [%]."""
+    shown = slice(counts.quantile(0.001) - 1, counts.quantile(0.999))
+    return counts.tokens[shown], 100 * counts.below[shown]
 
 
 def _pads(padding: Sequence[Mapping[str, Any]]) -> LineChart:
