@@ -10,6 +10,7 @@ import numpy as np
 
 from costmodel.report.records import SCHEMA_VERSION, plain
 from costmodel.report.text import bullets, quantity, table
+from costmodel.results import STAGES
 from costmodel.search.results import Found
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ __all__ = ["found_record", "found_rows", "found_tables"]
 
 _MOST_ROWS = 20
 _UNITS = (("_bytes", "B"), ("_flop", "FLOP"), ("_flops", "FLOP"), ("_s", "s"))
+# In the files for machines; of the sources there is a note.
+_DETAILS = ("score_sources", "host_overhead_s", *(f"{stage}_s" for stage in STAGES))
 _FIRST = ("model", "gpu", "method")
 _NAMED = 6
 
@@ -79,13 +82,16 @@ def found_tables(found: Found, asked: Sequence[str] = ()) -> list[RenderableType
         name for name in names
         if len(rows) > 1 and name not in asked and len({str(row[name]) for row in rows}) == 1
     ]  # fmt: skip
-    shown = [name for name in names if name not in same and not name.startswith("__")]
+    hidden = {*same, *(name for name in _DETAILS if name not in asked)}
+    shown = [name for name in names if name not in hidden and not name.startswith("__")]
     text = [name for name in shown if any(isinstance(row[name], str) for row in rows)]
     first = [*(name for name in _FIRST if name in text), *(n for n in text if n not in _FIRST)]
     shown = [*first, *(name for name in shown if name not in first)]
     kept = "" if found.on_front is None else f", {found.on_front:,} on the Pareto front"
     title = f"{found.met:,} of {found.read:,} points meet the constraints{kept}"
-    shared = ", ".join(f"{name} {_cell(name, rows[0][name])}" for name in same)
+    shared = ", ".join(
+        f"{name} {_cell(name, rows[0][name])}" for name in same if name not in _DETAILS
+    )
     parts: list[RenderableType] = [Text(title, style="bold")]
     if shared:
         parts.append(Text(f"all: {shared}"))
@@ -107,6 +113,9 @@ def _notes(found: Found, count: int) -> list[str]:
             "scores: percent of the vanilla score of the same source at exactly that number of "
             "tokens, lowest and highest source; parameters beside the number kept are not looked at"
         )
+        sources = found.frame["score_sources"].dropna().unique()
+        labels = dict.fromkeys(label for text in sources for label in str(text).split("; "))
+        notes += [f"sources: {', '.join(labels)}"] if labels else []
     if found.unscored:
         names = [f"{method} on {model} ({count:,})" for (model, method), count
                  in sorted(found.unscored.items(), key=lambda item: -item[1])]  # fmt: skip

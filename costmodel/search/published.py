@@ -29,7 +29,8 @@ def join_scores(frame: pd.DataFrame) -> pd.DataFrame:
     A row gets the scores that sources published of its method on its model at exactly its number
     of tokens, averaged over the benchmarks of each source; NaN where there are none.  Variants
     of a method are left out, and so are parameters of a method beside the number it keeps.  No
-    compression is 100 % by definition.
+    compression is 100 % by definition.  Rows whose ``visual_tokens`` are set, instead of given by
+    images, have no score.
 
     Parameters
     ----------
@@ -61,6 +62,9 @@ def join_scores(frame: pd.DataFrame) -> pd.DataFrame:
     vanilla = (keyed["_name"] == "none").to_numpy()
     found.loc[vanilla, list(COLUMNS[:2])] = 100.0
     found.loc[vanilla, COLUMNS[2]] = "by definition"
+    if "visual_tokens" in frame:
+        # A number of tokens that the question sets, and no image gives, was never scored.
+        found.loc[frame["visual_tokens"].notna().to_numpy() & ~vanilla, list(COLUMNS)] = np.nan
     found.index = frame.index
     return frame.drop(columns=[name for name in COLUMNS if name in frame]).join(found)
 

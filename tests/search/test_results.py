@@ -100,6 +100,13 @@ def test_scores_are_those_of_the_sources() -> None:
     assert found.unscored[("llava-1.5-7b", "fastv then cluster:k=9")] == 1
 
 
+def test_tokens_that_no_image_gives_have_no_score() -> None:
+    asked = FRAME.assign(visual_tokens=np.array([np.nan, 1000, np.nan, np.nan, np.nan]))
+    found = search_results(asked, scores=True).frame
+    assert found["score_low_pct"].isna().tolist()[:2] == [False, True]
+    assert search_results(FRAME, scores=True).frame["score_low_pct"].notna().tolist()[1]
+
+
 def test_front_with_scores_leaves_out_and_counts_what_has_none() -> None:
     found = search_results(FRAME, pareto=["ttft_s", "score:max"])
     assert found.frame["method"].tolist() == ["visionzip", "none"]
