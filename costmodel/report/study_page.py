@@ -14,6 +14,8 @@ from costmodel.studies.study import StudyTable
 __all__ = ["study_page"]
 
 _WORD = 32
+_HEADLINE = 250
+"""Characters of a cell that stays on one line, and of a sentence that is printed bold."""
 
 _STYLE = """
 body { font: 16px/1.55 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem;
@@ -96,7 +98,8 @@ def _section(outcome: Outcome, *, alone: bool) -> Iterator[str]:
         yield f'<div class="failed"><p>This study failed: {escape(outcome.problem)}</p></div>'
         return
     first, rest = _headline(finding.answer)
-    yield f'<div class="answer"><p><strong>{escape(first)}</strong> {escape(rest)}</p></div>'
+    bold = f"<strong>{escape(first)}</strong> " if first else ""
+    yield f'<div class="answer"><p>{bold}{escape(rest)}</p></div>'
     yield f"<h3>Uncertainty</h3><p>{escape(finding.uncertainty)}</p>"
     yield f"<h3>Method</h3><p>{escape(study.method)}</p>"
     chosen = "; ".join(f"{name}: {value}" for name, value in finding.settings.items())
@@ -114,9 +117,9 @@ def _section(outcome: Outcome, *, alone: bool) -> Iterator[str]:
 
 
 def _headline(answer: str) -> tuple[str, str]:
-    """Split an answer after its first sentence; a number's point is followed by a digit."""
+    """Split an answer after its first sentence, unless that is long; numbers have no blanks."""
     first, found, rest = answer.partition(". ")
-    return (f"{first}.", rest) if found else (answer, "")
+    return (f"{first}.", rest) if found and len(first) <= _HEADLINE else ("", answer)
 
 
 def _figure(picture: Picture, name: str) -> str:
