@@ -42,8 +42,9 @@ def method_runs(
     Raises
     ------
     UnsupportedError
-        If no method reaches a budget.
+        If the request has no images, or no method reaches a budget.
     """
+    image_features(case)
     context = Context(case.model, case.images, case.deployment)
     found: list[Run] = []
     missing = []

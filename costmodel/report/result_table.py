@@ -54,8 +54,7 @@ def read_results(
     Parameters
     ----------
     path : str
-        A parquet or CSV file, as of ``costmodel sweep``; lines of a CSV file that begin with #
-        before the header are skipped.
+        A parquet or CSV file, as of ``costmodel sweep``.
     needs : sequence of str
         Columns of values that the figure needs; bounds of the time to the first token are read
         where they are there.
@@ -122,33 +121,19 @@ def _open(path: str) -> Any:
         raise SpecError(f"{path}: there is no such file")
     try:
         import pyarrow
-        from pyarrow import csv, dataset
+        from pyarrow import dataset
     except ImportError:
         raise SpecError(
             "tables of results are read by pyarrow: pip install 'costmodel[fit]'"
         ) from None
     try:
-        form: Any = "parquet"
-        if suffix == ".csv":
-            options = csv.ReadOptions(skip_rows=_comments(target))
-            form = dataset.CsvFileFormat(read_options=options)
-        return dataset.dataset(path, format=form)
-    except (pyarrow.ArrowInvalid, OSError, UnicodeDecodeError) as error:
+        return dataset.dataset(path, format=_FORMATS[suffix])
+    except (pyarrow.ArrowInvalid, OSError) as error:
         raise _damaged(path, error) from None
 
 
 def _damaged(path: str, error: Exception) -> SpecError:
     return SpecError(f"{path}: no table that can be read ({' '.join(str(error).split())[:200]})")
-
-
-def _comments(path: Path) -> int:
-    count = 0
-    with path.open(encoding="utf-8") as lines:
-        for line in lines:
-            if not line.startswith("#"):
-                break
-            count += 1
-    return count
 
 
 def _filter(where: Sequence[str], types: dict[str, Any]) -> Any:

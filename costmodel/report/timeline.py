@@ -127,15 +127,17 @@ def _unrolled(
     group: Sequence[int], repeat: float, rows: Sequence[OpRow], layers: dict[str, int]
 ) -> Iterator[tuple[str, int, float]]:
     whole = int(repeat)
-    if repeat != whole or whole * len(group) > _MOST_STEPS or whole == 1:
+    prefix = _prefix(rows[group[0]])
+    family = prefix.partition(".")[0].rstrip("0123456789_[]")
+    # The embedding of patches is in the tower, but in no block.
+    layer = family in _LAYERS and any("attention" in rows[index].name for index in group)
+    if repeat != whole or whole * len(group) > _MOST_STEPS or (whole == 1 and not layer):
         for index in group:
             suffix = f" x {repeat:g}" if repeat != 1 else ""
             yield rows[index].name + suffix, index, repeat
         return
-    prefix = _prefix(rows[group[0]])
-    family = prefix.partition(".")[0].rstrip("0123456789_[]")
     for number in range(whole):
-        if family in _LAYERS:
+        if layer:
             position = layers.get(family, 0)
             layers[family] = position + 1
             head = f"{_LAYERS[family]} {position}: "
