@@ -10,6 +10,7 @@ import numpy as np
 
 from costmodel.domain import Domain, Key
 from costmodel.evaluation import FloatArray
+from costmodel.lattice import Lattice
 from costmodel.lookup import Array, Chunk, Lookup, Term
 from costmodel.program import Phase
 from costmodel.results import STAGES
@@ -25,12 +26,15 @@ class Split:
 
     Attributes
     ----------
+    stage : str
+        The stage it belongs to.
     terms : tuple of Term
         GPU time [s].
     lines : dict of str to StageLines
         Host time with a launch at its middle and at the ends of its range.
     """
 
+    stage: str
     terms: tuple[Term, ...]
     lines: dict[str, StageLines]
 
@@ -102,12 +106,13 @@ class PassTable:
         for group in tabulate_pass(domain, phase, most=most):
             busy = {key: columns["busy", ""] for key, columns in group.columns.items()}
             terms = [self._term(key, values) for key, values in busy.items()]
-            self._stages["llm_prefill" if group.stage == "llm" else group.stage] += terms
+            stage = "llm_prefill" if group.stage == "llm" else group.stage
+            self._stages[stage] += terms
             for key, exposed in group.exposed_s.items():
                 _accumulate(host, key, exposed["mid"])
                 _accumulate(whole, key, exposed["mid"])
             if group.lines:
-                splits.append(Split(tuple(terms), group.lines))
+                splits.append(Split(stage, tuple(terms), group.lines))
                 if not splits[-1].ahead:
                     continue
                 self._constant_s += float(group.lines["mid"].ahead_s)
@@ -139,10 +144,33 @@ class PassTable:
         """Write the GPU time of each stage and ``host_overhead`` to `out` [s]."""
         for stage, terms in self._stages.items():
             chunk.sum(terms, out[stage])
-        host = chunk.sum(self._host, out["host_overhead"])
-        for split in self.splits:
-            exposed = split.exposed_s(split.busy_s(chunk), "mid", chunk.buffer("host"))
-            np.add(host, exposed, out=host)
+        host = chunk.sum(self._host, out["host_overhead"], self._constant_s)
+        for split in self._waiting:
+            # Most often the queue is all there is of its stage.
+            whole = len(split.terms) == len(self._stages[split.stage])
+            busy = out[split.stage] if whole else split.busy_s(chunk)
+            np.add(host, split.exposed_s(busy, "mid", chunk.buffer("host")), out=host)
+
+    def sum_s(self, chunk: Chunk, stages: Mapping[str, Array], out: Array) -> Array:
+        """Write the sum of what `stages_s` has written to `out` [s]."""
+        if not isinstance(chunk, Lattice):
+            first, second, *rest = (stages[name] for name in (*STAGES, "host_overhead"))
+            np.add(first, second, out=out)
+            for more in rest:
+                np.add(out, more, out=out)
+            return out
+        # What is the same in a whole row is summed once for each.
+        whole = [name for name, terms in self._stages.items() if not chunk.is_by_row(terms)]
+        by_row = [term for name in STAGES if name not in whole for term in self._stages[name]]
+        constant = 0.0
+        if self._waiting or not chunk.is_by_row(self._host):
+            whole.append("host_overhead")
+        else:
+            by_row, constant = [*by_row, *self._host], self._constant_s
+        chunk.sum(by_row, out, constant)
+        for name in whole:
+            np.add(out, stages[name], out=out)
+        return out
 
     def _term(self, key: Key, values: FloatArray) -> Term:
         return self.lookup.term(key, np.array(values, dtype=self._dtype).ravel())

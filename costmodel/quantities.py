@@ -40,10 +40,7 @@ def fill(
     if any(name in outs for name in TIMES):
         rows = {name: outs[name] if name in outs else chunk.buffer(name) for name in TIMES}
         prefill.stages_s(chunk, rows)
-        total = rows["ttft"]
-        np.add(rows[TIMES[0]], rows[TIMES[1]], out=total)
-        for name in TIMES[2:-1]:
-            np.add(total, rows[name], out=total)
+        prefill.sum_s(chunk, rows, rows["ttft"])
     if BANDS[0] in outs and bands is not None:
         bands.bounds_s(chunk, "any_stack", outs[BANDS[0]], outs[BANDS[1]])
     if "tpot" in outs and decode is not None:

@@ -27,6 +27,8 @@ __all__ = ["Table", "tabulate"]
 _CHUNK = 8192
 # Rows of a dozen columns per point: fewer points fill the cache.
 _CHUNK_BANDS = 2048
+# Rows take little time per point, so that each call should have many.
+_CHUNK_ROWS = 65536
 _ROWS = (*STAGES, "host_overhead", "ttft")
 _Points = tuple[npt.ArrayLike | None, npt.ArrayLike | None, npt.ArrayLike | None]
 
@@ -330,7 +332,7 @@ class Table:
             for name, out in outs.items():
                 out[...] = found[name]
             return
-        size, columns = self._size(names), len(text_tokens)
+        size, columns = _CHUNK_BANDS if BANDS[0] in names else _CHUNK_ROWS, len(text_tokens)
         lattice = Lattice(self._prefill.lookup, size, self._dtype)
         step = max(1, size // columns)
         rows, columns_ = (

@@ -91,7 +91,7 @@ def parse_numbers(
         raise InputError(field, given, f"at least one of the {kind}")
     for value in values:
         if not low <= value <= high:
-            raise InputError(field, value, f"{kind} from {low:g} to {high:,g}")
+            raise InputError(field, value, f"{kind} from {low:,} to {high:,}")
     return found
 
 

@@ -188,6 +188,8 @@ def _blocks(
     name = f"{at['model']}, {at['method']}"
     try:
         case = prepare(**options, text_tokens=1)
+        if case.time_model == "ideal" and "ttft_low_s" in spec.outputs:
+            raise InputError("bands", case.time_model, "a time model that has them: calibrated")
         context = Context(case.model, case.images, case.deployment)
         counts = _wanted(spec, context)
         key = (at["model"], at["image"], at["visual_tokens"], at["method"], case.deployment)

@@ -77,10 +77,26 @@ class Computer:
         times = [columns[name] for name, q in wanted.items() if q not in _UNTIMED]
         self._precision = np.dtype(times[0] if times else np.float64)
         self._at: tuple[int, _Ready] | None = None
+        self._buffers: dict[str, Array] = {}
 
-    def part(self, part: Part, blocks: Mapping[int, Block]) -> dict[str, Array]:
-        """Return the columns of numbers of a part; `blocks` has those of its pieces."""
-        outs = {name: np.empty(part.points, dtype) for name, dtype in self.columns.items()}
+    def part(
+        self, part: Part, blocks: Mapping[int, Block], *, fresh: bool = True
+    ) -> dict[str, Array]:
+        """Return the columns of numbers of a part.
+
+        Parameters
+        ----------
+        part : Part
+        blocks : mapping of int to Block
+            Those of its pieces.
+        fresh : bool
+            Whether the arrays are the caller's; otherwise the next call writes over them,
+            which saves the system from clearing new memory.
+        """
+        outs = {
+            name: np.empty(part.points, dtype) if fresh else self._buffer(name, part.points)
+            for name, dtype in self.columns.items()
+        }
         done = 0
         for piece in part.pieces:
             size = piece.stop - piece.start
@@ -89,6 +105,11 @@ class Computer:
             self._piece(piece, block, {name: out[rows] for name, out in outs.items()})
             done += size
         return outs
+
+    def _buffer(self, name: str, points: int) -> Array:
+        if len(self._buffers.get(name, ())) < points:
+            self._buffers[name] = np.empty(points, self.columns[name])
+        return self._buffers[name][:points]
 
     def _piece(self, piece: Piece, block: Block, outs: Mapping[str, Array]) -> None:
         if self._at is None or self._at[0] != piece.block:

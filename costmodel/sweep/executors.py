@@ -68,7 +68,7 @@ _HELD = threading.local()
 
 def compute(job: Job, part: Part, blocks: dict[int, Block]) -> Encoded:
     """Compute and encode one part; where the work is done."""
-    columns = computer_of(job).part(part, blocks)
+    columns = computer_of(job).part(part, blocks, fresh=False)
     return job.form.encode(columns, job.labels(part, blocks))
 
 

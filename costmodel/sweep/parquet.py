@@ -79,7 +79,7 @@ class ParquetFormat:
         repeats = [*self._texts, *self._repeating]
         pq.write_table(
             table, sink, row_group_size=len(table), compression="snappy",
-            use_dictionary=repeats, write_statistics=repeats,
+            use_dictionary=repeats, write_statistics=list(self._repeating),
         )  # fmt: skip
         whole = sink.getbuffer()
         size = int.from_bytes(whole[-8:-4], "little")

@@ -6,11 +6,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner, Result
 
 LARGE: dict[str, Any] = {
     "model": "llava-1.5-7b",
@@ -67,3 +69,14 @@ def wait_for_parts() -> Callable[..., None]:
         raise AssertionError("the sweep makes no progress")
 
     return wait
+
+
+@pytest.fixture
+def run() -> Callable[..., Result]:
+    """Run the installed command in this process."""
+    (script,) = entry_points(group="console_scripts", name="costmodel")
+
+    def invoke(*words: str) -> Result:
+        return CliRunner().invoke(script.load(), list(words), prog_name="costmodel")
+
+    return invoke

@@ -67,9 +67,10 @@ def cluster(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
 
     def start(name: str, *words: str) -> subprocess.Popen[bytes]:
+        module = f"distributed.cli.dask_{name.partition('-')[0]}"
         with (tmp_path / f"{name}.log").open("wb") as out:
             return subprocess.Popen(
-                [sys.executable, "-m", f"distributed.cli.dask_{name.split('-')[0]}", *words],
+                [sys.executable, "-m", module, *words],
                 stdout=out, stderr=out, env=environment, cwd=tmp_path,
             )  # fmt: skip
 

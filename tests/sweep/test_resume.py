@@ -17,7 +17,8 @@ Command = Callable[..., "subprocess.Popen[bytes]"]
 Wait = Callable[..., None]
 
 SMALL: dict[str, Any] = {
-    "model": "llava-1.5-7b", "gpus": ["a40", "a30", "l4", "l40s"], "methods": ["none", "stf", "mbtf"],
+    "model": "llava-1.5-7b", "gpus": ["a40", "a30", "l4", "l40s"],
+    "methods": ["none", "stf", "mbtf"],
     "text_tokens": [16, 17, 64], "time_model": "ideal", "outputs": "ttft_s",
 }  # fmt: skip
 """Twelve blocks: two parts."""
