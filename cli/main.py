@@ -14,7 +14,7 @@ COMMANDS = {
     "methods": "List the compression methods, or show one with its parameters.",
     "estimate": "FLOPs, bytes, time and memory of one request batch.",
     "compare": "Compare compression methods at the same number of kept tokens.",
-    "plan": "GPUs for a rate of requests and a target for the first token.",
+    "plan": "Size a service: GPUs for a rate of requests and a target for the first token.",
     "breakeven": "Find the values of one parameter for which a method pays.",
     "sensitivity": "Say what TTFT, TPOT and the saving hang on: what if bandwidth doubles.",
     "search": "Find the points of a table of results that meet constraints, or that nothing beats.",
