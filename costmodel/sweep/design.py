@@ -54,7 +54,8 @@ def design(spec: SweepSpec) -> Columns:
         name: _scaled(cube[:, index], between, whole=name != "retention")
         for index, (name, between) in enumerate(bounds.items())
     }
-    crossed = np.array(list(product(*listed.values())), dtype=np.float64).reshape(-1, len(listed))
+    combinations = list(product(*listed.values()))
+    crossed = np.array(combinations, dtype=np.float64).reshape(len(combinations), len(listed))
     found = {name: np.tile(column, len(crossed)) for name, column in columns.items()}
     for index, name in enumerate(listed):
         found[name] = np.repeat(crossed[:, index], sample.latin_hypercube)
