@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 import costmodel
+from costmodel.errors import UnsupportedError
 from costmodel.studies.named.high_resolution import METHODS, STUDY
 from costmodel.studies.study import Finding
 
@@ -95,6 +96,11 @@ def test_tome_is_linear_in_tiles(finding: Finding) -> None:
     for model, tiles in (("llava-next-vicuna-7b", 5 / 3), ("llava-onevision-qwen2-7b", 10 / 2)):
         first, last = (row["own_gflop"] for row in rows if row["model"] == model)
         assert last / first == pytest.approx(tiles, rel=0.06)
+
+
+def test_a_model_of_one_resolution_is_refused() -> None:
+    with pytest.raises(UnsupportedError, match="grow with the image"):
+        STUDY.run(model="llava-1.5-7b")
 
 
 def test_one_model(finding: Finding) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 import costmodel
+from costmodel.errors import CostModelError
 from costmodel.studies.named.stf_mbtf import STUDY, VARIANTS
 from costmodel.studies.study import Finding
 
@@ -131,6 +132,11 @@ def test_eight_cards_share_over_pcie(finding: Finding) -> None:
     reduced = sum(op.time_s for op in bridged.ops if op.kind == "collective")
     more_ms = 1e3 * reduced * (56.25 / 32 - 1)
     assert row["ttft_ms"] == pytest.approx(1e3 * bridged.time_s["ttft"] + more_ms, rel=1e-3)
+
+
+def test_a_gpu_without_a_calibration_is_refused() -> None:
+    with pytest.raises(CostModelError, match="v100-sxm"):
+        STUDY.run(gpus=("v100-sxm",))
 
 
 def test_other_settings(finding: Finding) -> None:

@@ -272,7 +272,7 @@ def _uncertainty(
         f"{evidence(cases.values())} No time of decoding at the batches reached here was published "
         "for these models, and the model extrapolates attention to them. The MGVQ tokenizer of "
         "HTC-VLM is not counted, and VoCo's public code keeps the whole cache; that it keeps one "
-        "token's is the paper's claim. FastV's 64 are a mean over the layers."
+        "token's is the paper's claim. FastV's 64 are a mean over 32 layers."
     )
 
 

@@ -97,6 +97,8 @@ def _run(
             ends = place in (0, len(IMAGES.get(name, ())) - 1)
             found += _priced(case, image, share, METHODS if ends else _but_tome())
     growth = _growth(found)
+    if not growth:
+        raise UnsupportedError("model", model, "a model whose visual tokens grow with the image")
     return Finding(
         answer=_answer(found, growth, share, gpus[0]),
         uncertainty=_uncertainty(found, cases),

@@ -45,6 +45,7 @@ def _run(
     gpu = gpus[0]
     asked: dict[str, Any] = {
         "model": model, "gpu": gpu, "text_tokens": text_tokens, "runtime": runtime,
+        "time_model": "calibrated",
     }  # fmt: skip
     runs = {
         name: batch_runs(prepare(compress=text, output_tokens=output_tokens, **asked), batches)
