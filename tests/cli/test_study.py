@@ -42,7 +42,10 @@ def test_terminal_has_question_method_tables_answer_and_uncertainty(
     record = as_json(f"study {QUICK} --format json")
     for key in ("question", "method", "answer", "uncertainty"):
         assert words(record[key]) in text
-    places = [text.index(word) for word in ("Method", "kept tokens", "Answer", "Uncertainty")]
+    places = [
+        text.index(word)
+        for word in ("Method", "Time to the first token by stage", "Answer", "Uncertainty")
+    ]
     assert places == sorted(places)
 
 
