@@ -12,6 +12,7 @@ import yaml
 
 from costmodel.errors import InputError, SpecError
 from costmodel.sweep import running
+from costmodel.sweep.executors import one_by_one
 
 Command = Callable[..., "subprocess.Popen[bytes]"]
 Wait = Callable[..., None]
@@ -26,7 +27,7 @@ SMALL: dict[str, Any] = {
 
 def stop_after(parts: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a sweep fail after some parts."""
-    whole = running.one_by_one
+    whole = one_by_one
 
     def few(job: Any, tasks: Any) -> Any:
         for index, part in enumerate(whole(job, tasks)):
