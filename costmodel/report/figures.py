@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,6 +69,8 @@ def write_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
         return
     if target.suffix.lower() == ".pdf":
         figure = _without_hatches(figure)
+    # The browser's own messages, which are not JSON, are logged as errors.
+    logging.getLogger("choreographer").setLevel(logging.CRITICAL)
     try:
         image = figure.to_image(
             format=target.suffix.lower()[1:], width=figure.layout.width or 1200,

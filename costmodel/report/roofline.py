@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from costmodel.case import Case
 from costmodel.catalog.hardware import load_host
+from costmodel.report.chart_style import look
 from costmodel.report.text import quantity
 from costmodel.results import STAGES, Estimate, OpRow
 from costmodel.timing.device import Device, resolve_device
@@ -20,14 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["roofline_figure"]
 
-# Okabe and Ito's palette, which people with a colour vision deficiency can tell apart.
-_COLOURS = {
-    "vision_encoder": "#0072B2",
-    "projector": "#E69F00",
-    "compression": "#D55E00",
-    "llm_prefill": "#009E73",
-    "lm_head": "#CC79A7",
-}
+# As the parts of bars have them: a stage has one colour in all figures.
+_COLOURS = {stage: look(index).colour for index, stage in enumerate(STAGES)}
 _SYMBOLS = {
     "gemm": "circle",
     "attention_prefill": "diamond",

@@ -10,6 +10,7 @@ import numpy as np
 
 from costmodel.calibration.error_figures import Errors
 from costmodel.calibration.judging import Judged, Validation
+from costmodel.report.chart_style import COLOURS
 from costmodel.report.text import quantity
 
 if TYPE_CHECKING:
@@ -18,9 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["validation_figure"]
 
-# Okabe and Ito's palette, which people with a colour vision deficiency can tell apart; black
-# is the diagonal's, and yellow is too faint on white.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+# Black, the last, is the diagonal's.
+_COLOURS = COLOURS[:-1]
 _SYMBOLS = ("circle", "diamond", "square", "triangle-up")
 _MOST_POINTS = 20_000
 _LEAST_POINTS = 40

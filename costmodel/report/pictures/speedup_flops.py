@@ -25,6 +25,7 @@ _CAUSES = {
     "other host time": ("host_s",),
 }
 _X, _Y = Axis("FLOPs without / with compression"), Axis("time to first token without / with")
+_PLACE = ("gpu", "runtime")
 _MARGIN = 1.08
 _MOST_POINTS = 20_000
 _BUDGETS = (192, 128, 64)
@@ -52,7 +53,8 @@ def speed_picture(rows: Sequence[SpeedRow], note: str = "") -> Picture:
     note : str
         What is held fixed.
     """
-    places = dict.fromkeys((row.gpu, row.runtime) for row in rows)
+    gpus, runtimes = (list(dict.fromkeys(getattr(r, name) for r in rows)) for name in _PLACE)
+    places = [(gpu, runtime) for gpu in gpus for runtime in runtimes]
     most = max(row.flops_ratio for row in rows) * _MARGIN
     charts = tuple(
         _panel(gpu, runtime, [r for r in rows if (r.gpu, r.runtime) == (gpu, runtime)], most)
@@ -62,8 +64,7 @@ def speed_picture(rows: Sequence[SpeedRow], note: str = "") -> Picture:
     note += "\n" * bool(note) + "bars: 90 % band of the compressed time for any lab and software"
     if len(charts) == 1:
         return LineChart(title, _X, _Y, charts[0].series, note=note)
-    runtimes = len(dict.fromkeys(runtime for _, runtime in places))
-    return Panels(title, charts, columns=runtimes, note=note)
+    return Panels(title, charts, columns=len(runtimes), note=note)
 
 
 def _panel(gpu: str, runtime: str, rows: Sequence[SpeedRow], most: float) -> LineChart:
@@ -74,6 +75,8 @@ def _panel(gpu: str, runtime: str, rows: Sequence[SpeedRow], most: float) -> Lin
     ]
     for cause in _CAUSES:
         own = [row for row in rows if _cause(row) == cause]
+        if not own:
+            continue
         band = (
             [row.baseline_ttft_s / row.band_s[1] for row in own],
             [row.baseline_ttft_s / row.band_s[0] for row in own],
