@@ -14,6 +14,7 @@ from costmodel.compression.method import Context
 from costmodel.compression.tower import layers_read
 from costmodel.evaluation import FloatArray
 from costmodel.studies.prefill import prefill
+from costmodel.studies.stack_bands import stack_bands
 from costmodel.studies.study import Finding, Study, StudyTable
 from costmodel.studies.token_counts import TokenCounts
 from costmodel.studies.wording import (
@@ -363,7 +364,8 @@ def _uncertainty(
     ]
     mean = max(row["padding_pct_of_tokens"] for row in padding)
     return (
-        f"Bands reach from {number(min(widths))} to {number(max(widths))} %. {evidence(cases[:1])} "
+        f"Bands reach from {number(min(widths))} to {number(max(widths))} %. "
+        f"{evidence(cases[:1])} {stack_bands(cases[:1])} "
         "Means and deviations of DyMU are the paper's; that counts are normal and images "
         "independent is assumed, and only two moments are known, so that percentiles and the "
         f"longest of a batch (up to {percent(mean / 100)} above the mean) would differ with a "

@@ -11,6 +11,7 @@ from costmodel.case import Case, prepare
 from costmodel.charts import Axis, BarChart, LineChart, Panels, Series
 from costmodel.memory import memory
 from costmodel.studies.serving_bound import Served, served
+from costmodel.studies.stack_bands import stack_bands
 from costmodel.studies.study import Finding, Study, StudyTable
 from costmodel.studies.wording import evidence, listing, number, setting, span, times
 
@@ -269,7 +270,8 @@ def _uncertainty(
         f"of the cache waste nothing, and {100 * usable:.0f} % of the memory may be used. All "
         f"times at one end of their bands move rates by {100 * float(np.min(spread)):+.0f} to "
         f"{100 * float(np.max(spread)):+.0f} %; ratios move less, as errors are shared. "
-        f"{evidence(cases.values())} No time of decoding at the batches reached here was published "
+        f"{evidence(cases.values())} {stack_bands(cases.values())} "
+        "No time of decoding at the batches reached here was published "
         "for these models, and the model extrapolates attention to them. The MGVQ tokenizer of "
         "HTC-VLM is not counted, and VoCo's public code keeps the whole cache; that it keeps one "
         "token's is the paper's claim. FastV's 64 are a mean over 32 layers."

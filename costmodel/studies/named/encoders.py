@@ -12,6 +12,7 @@ from costmodel.case import Case, prepare
 from costmodel.charts import Axis, BarChart, LineChart, Panels, Series
 from costmodel.evaluation import FloatArray
 from costmodel.studies.prefill import Prefill, prefill
+from costmodel.studies.stack_bands import stack_bands
 from costmodel.studies.study import Finding, Study, StudyTable
 from costmodel.studies.wording import evidence, listing, percent, setting, times
 
@@ -278,7 +279,8 @@ def _uncertainty(found: Mapping[tuple[str, str], Encoded]) -> str:
     return (
         f"Shares with the encoder slow and the language model fast are up to {max(width):.0f} "
         "points higher (bands of 90 %, any lab and software); attention of the encoder is the "
-        f"least certain part. {evidence(cases)} The catalogue has no convolutional encoder: "
+        f"least certain part. {evidence(cases)} {stack_bands(cases)} "
+        "The catalogue has no convolutional encoder: "
         "ConvNeXt and EfficientNet, which a reader of the first paper asks for, are not predicted. "
         "Compression is taken to be free and to act behind the "
         "encoder; methods inside it (ToMe, DyMU, VScan) reduce its share, and those that read "

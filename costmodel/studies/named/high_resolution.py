@@ -14,6 +14,7 @@ from costmodel.compression.method import Context, Request, split
 from costmodel.compression.method import request as make_request
 from costmodel.errors import InputError, UnsupportedError
 from costmodel.studies.prefill import Prefill, prefill
+from costmodel.studies.stack_bands import stack_bands
 from costmodel.studies.study import Finding, Study, StudyTable
 from costmodel.studies.wording import evidence, listing, milliseconds, percent, setting, span
 
@@ -309,7 +310,9 @@ def _uncertainty(found: Sequence[Priced], cases: Sequence[Case]) -> str:
     waits = [100 * float(one.run.host_s["compression"]) / one.own_s for one in found]
     return (
         f"Bands of 90 % for any lab and software reach from {min(spread):+.0f} to "
-        f"{max(spread):+.0f} % of the time to the first token. {evidence(cases)} The costs of "
+        f"{max(spread):+.0f} % of the time to the first token. "
+        f"{evidence(cases)} {stack_bands(cases)} "
+        "The costs of "
         "loops rest on the cost of a launch, which differs between computers: "
         f"{span(waits, '%')} of a method's own cost is waiting for the host. Iterations (10), "
         "restarts (1) and library of k-means are assumptions, as the paper states none; that all "

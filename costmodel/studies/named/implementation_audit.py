@@ -12,6 +12,7 @@ from costmodel.case import Case, prepare
 from costmodel.charts import Axis, BarChart
 from costmodel.evaluation import FloatArray
 from costmodel.studies.prefill import Prefill, prefill
+from costmodel.studies.stack_bands import stack_bands
 from costmodel.studies.study import Finding, Study, StudyTable
 from costmodel.studies.wording import evidence, listing, milliseconds, number, setting
 
@@ -302,7 +303,8 @@ def _uncertainty(found: Sequence[Audited], cases: Sequence[Case]) -> str:
     }
     return (
         f"Bands of the times that are subtracted reach from {min(spread):+.0f} to "
-        f"{max(spread):+.0f} %; much of it is shared by both and cancels. {evidence(cases)} "
+        f"{max(spread):+.0f} %; much of it is shared by both and cancels. "
+        f"{evidence(cases)} {stack_bands(cases)} "
         "Released code was read, not timed, in the versions each method names; the lean variants "
         "are ours, and nobody published them. Sorts, gathers and reductions were timed nowhere. "
         "Peaks are of live tensors: V2Drop measured 3.7 % more memory of FastV and 23.5 % more of "

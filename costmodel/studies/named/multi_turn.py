@@ -15,6 +15,7 @@ from costmodel.compression.method import request as make_request
 from costmodel.evaluation import FloatArray
 from costmodel.specs.workload import DTYPE_BYTES, check_count
 from costmodel.studies.prefill import Prefill, prefill
+from costmodel.studies.stack_bands import stack_bands
 from costmodel.studies.study import Finding, Study, StudyTable
 from costmodel.studies.wording import evidence, listing, milliseconds, setting, span
 
@@ -259,7 +260,8 @@ def _uncertainty(
     ]
     return (
         f"Bands of 90 % for any lab and software are up to {max(spread):.0f} % wide to one side. "
-        f"{evidence(cases)} Questions of {question} and answers of {answer} tokens are assumed. "
+        f"{evidence(cases)} {stack_bands(cases)} "
+        f"Questions of {question} and answers of {answer} tokens are assumed. "
         "That the image's features stay in memory between questions is assumed for all, as is "
         "that nothing else evicts the cache; the time of the answers themselves is left out, and "
         "is shorter the fewer tokens are cached. Accuracy over several questions was published "

@@ -15,6 +15,7 @@ from costmodel.results import STAGES
 from costmodel.scores import ScoreRange, by_source, score_range, scores_for
 from costmodel.studies.plan_runs import PlanRun, requests_for, run_plan, total
 from costmodel.studies.pruner_speed import with_flash
+from costmodel.studies.stack_bands import stack_bands
 from costmodel.studies.study import Finding, Study, StudyTable
 from costmodel.studies.wording import evidence, listing, milliseconds, setting, times
 
@@ -289,7 +290,9 @@ def _uncertainty(found: Sequence[Contender], cases: Sequence[Case]) -> str:
     scored = {one.name for one in found if one.scores is not None}
     methods = {one.name for one in found if one.request is not None}
     return (
-        f"Predicted; nobody measured all of these methods on one machine. {evidence(cases)} Bands "
+        f"Predicted; nobody measured all of these methods on one machine. "
+        f"{evidence(cases)} {stack_bands(cases)} "
+        "Bands "
         f"of 90 % for any lab and software reach from {100 * min(low for low, _ in spans):+.0f} to "
         f"{100 * max(high for _, high in spans):+.0f} %; they do not cover the implementation: a "
         "method is its released code where that is public, loops, waits and attention maps "
