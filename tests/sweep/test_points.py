@@ -97,7 +97,8 @@ def test_points_are_estimates(
     if sampled:
         spec |= SAMPLED
     try:
-        frame = to_frame(spec)
+        # A list is an axis: a chain is a list in it.
+        frame = to_frame(spec | {"method": [spec["method"]]})
     except InputError as error:
         if error.value != "no points":
             raise
