@@ -227,6 +227,9 @@ class HeatMap:
         One tuple for every row; NaN where there is none.
     level : float, optional
         A line is drawn where z has this value, and colours diverge from it: break-even.
+    lower_is_better : bool
+        Values below the level are the good ones; they have the colour that those above have
+        otherwise.
     hover : tuple of tuple of str
         What the pointer shows, shaped as the values.
     note : str
@@ -246,6 +249,7 @@ class HeatMap:
     rows: tuple[float | str, ...]
     values: tuple[Numbers, ...]
     level: float | None = None
+    lower_is_better: bool = False
     hover: tuple[tuple[str, ...], ...] = ()
     note: str = ""
 

@@ -15,11 +15,11 @@ from costmodel.report.chart_style import CIVIDIS, log_ticks, wrapped
 
 __all__ = ["draw_heat_map"]
 
-# Orange below the level and blue above, which no colour vision deficiency confuses; orange
-# grows darker than blue, so that a grey print tells the sides apart, too.
+# Orange on the worse side of the level and blue on the better one, which no colour vision
+# deficiency confuses; orange grows darker than blue, so that a grey print tells them apart, too.
 _MIDDLE = "#f7f7f7"
-_BELOW = ("#fbe3d3", "#f0a875", "#D55E00", "#5c2200")
-_ABOVE = ("#d9edf8", "#56B4E9", "#2b93cd", "#0072B2")
+_WORSE = ("#fbe3d3", "#f0a875", "#D55E00", "#5c2200")
+_BETTER = ("#d9edf8", "#56B4E9", "#2b93cd", "#0072B2")
 _STEPS = tuple(step / 8 for step in range(9))
 _PALE = 0.3
 _MOST_CELLS = 180
@@ -72,16 +72,17 @@ def _colours(chart: HeatMap, values: npt.NDArray[np.float64]) -> dict[str, Any]:
     level = _level(chart)
     low, high = min(low, level), max(high, level)
     middle = (level - low) / (high - low)
+    below, above = (_BETTER, _WORSE) if chart.lower_is_better else (_WORSE, _BETTER)
     scale: list[tuple[float, str]] = []
     strongest = max(level - low, high - level)
     if middle > 0:
         reach = _strength((level - low) / strongest)
-        scale += [((1 - t) * middle, _shade(_BELOW, reach * t)) for t in _STEPS[::-1]]
+        scale += [((1 - t) * middle, _shade(below, reach * t)) for t in _STEPS[::-1]]
     else:
         scale.append((0.0, _MIDDLE))
     if middle < 1:
         reach = _strength((high - level) / strongest)
-        scale += [(middle + t * (1 - middle), _shade(_ABOVE, reach * t)) for t in _STEPS]
+        scale += [(middle + t * (1 - middle), _shade(above, reach * t)) for t in _STEPS]
     else:
         scale.append((1.0, _MIDDLE))
     return {"colorscale": scale, "zmin": low, "zmax": high}

@@ -33,6 +33,7 @@ from costmodel.case import Case, prepare
 from costmodel.compression.method import Request
 from costmodel.compression.plan import CompressionPlan
 from costmodel.description import tokens
+from costmodel.errors import InputError
 from costmodel.results import STAGES
 from costmodel.studies.plan_runs import PlanRun, requests_for, run_plan, total
 
@@ -189,10 +190,40 @@ def pruner_speed(
             )
             for gpu in gpus
         ]  # fmt: skip
-        plain = run_plan(cases, None)
-        for budget, request in requests_for(cases[0], budgets, methods):
-            found += _rows(cases, plain, budget, request)
+        found += speed_rows(cases, budgets, methods)
     return found
+
+
+def speed_rows(
+    cases: Sequence[Case], budgets: Sequence[int], methods: Sequence[str] | None = None
+) -> list[SpeedRow]:
+    """Take the gaps of cases apart that differ in the GPU only.
+
+    Parameters
+    ----------
+    cases : sequence of Case
+        Without compression, of a time model with bands.
+    budgets, methods
+        As in `pruner_speed`.
+
+    Returns
+    -------
+    list of SpeedRow
+
+    Raises
+    ------
+    InputError
+        If a time model has no bands.
+    """
+    for case in cases:
+        if case.time_model != "calibrated":
+            raise InputError("time-model", case.time_model, "calibrated, which has bands")
+    plain = run_plan(cases, None)
+    return [
+        row
+        for budget, request in requests_for(cases[0], budgets, methods)
+        for row in _rows(cases, plain, budget, request)
+    ]
 
 
 def _rows(

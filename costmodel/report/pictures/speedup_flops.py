@@ -10,7 +10,7 @@ from costmodel.report.method_runs import setting
 from costmodel.report.picture_kinds import Asked, Drawn, Kind
 from costmodel.report.result_columns import baseline, family, short_name
 from costmodel.report.thinning import every_nth
-from costmodel.studies.pruner_speed import SpeedRow, pruner_speed
+from costmodel.studies.pruner_speed import SpeedRow, speed_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,13 +33,9 @@ _BUDGETS = (192, 128, 64)
 
 def _of_case(asked: Asked) -> Picture:
     case = asked.plain
-    rows = pruner_speed(
-        model=case.model.name, gpus=[case.gpu.name], runtimes=[case.deployment.runtime],
-        methods=[short_name(name) for name in asked.methods] or None,
-        text_tokens=case.workload.text_tokens, budgets=_BUDGETS,
-    )  # fmt: skip
+    rows = speed_rows([case], _BUDGETS, [short_name(name) for name in asked.methods] or None)
     kept = ", ".join(map(str, _BUDGETS))
-    note = f"{setting(case, batch=False)}, batch 1, every method at {kept} tokens"
+    note = f"{setting(case)}, every method at {kept} tokens"
     return speed_picture(rows, note)
 
 

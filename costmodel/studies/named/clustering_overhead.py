@@ -287,6 +287,7 @@ def _map(gpus: Sequence[str], given: dict[str, Any], most: int) -> Panels:
                     Axis("log10 of overhead over saving"), tuple(map(str, kept)),
                     tuple(map(str, iterations)),
                     tuple(tuple(row) for row in np.log10(cost.share).round(2).tolist()), level=0.0,
+                    lower_is_better=True,
                     hover=tuple(
                         tuple(f"overhead is {percent(value)} of the saving" for value in row)
                         for row in cost.share.tolist()
