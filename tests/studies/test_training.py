@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from costmodel.catalog.hardware import load_gpu
-from costmodel.studies.named._sharing import linked
 from costmodel.studies.named.training import STUDY, VARIANTS
+from costmodel.studies.sharing import linked
 from costmodel.studies.study import Finding
 from costmodel.training import train_cost
 

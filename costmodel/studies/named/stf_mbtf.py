@@ -12,8 +12,8 @@ from costmodel.case import prepare
 from costmodel.conventions import load_convention, uniform
 from costmodel.points import evaluate_grid
 from costmodel.studies.batch_runs import BatchRuns, batch_runs
-from costmodel.studies.named._sharing import sharing
-from costmodel.studies.named._stf_pictures import over_batches, stages, taps_and_windows
+from costmodel.studies.sharing import sharing
+from costmodel.studies.stf_pictures import over_batches, stages, taps_and_windows
 from costmodel.studies.study import Finding, Study, StudyTable
 from costmodel.studies.wording import evidence, milliseconds, number, setting, span, times
 

@@ -9,7 +9,7 @@ from costmodel.catalog.hardware import load_gpu
 from costmodel.charts import Axis, BarChart, LineChart, Series
 from costmodel.reproduction import Published, published_costs
 from costmodel.reproduction.training_runs import TrainingRun, training_run
-from costmodel.studies.named._sharing import linked
+from costmodel.studies.sharing import linked
 from costmodel.studies.study import Finding, Study, StudyTable
 from costmodel.studies.wording import listing, number, percent, setting, span, times
 from costmodel.training import TrainingCost, train_cost
