@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 import costmodel
-from costmodel.quantities import BANDS, TIMES
+from costmodel.tables.quantities import BANDS, TIMES
 
 POINT = (
     "(batch, text tokens, kept visual tokens) -> TTFT with vision, projector, compression, LLM, "

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 import costmodel
-from costmodel.tables import Table, tabulate
+from costmodel.tables.table import Table, tabulate
 
 AXES: dict[str, Any] = {
     "batch": range(1, 65),

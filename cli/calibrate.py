@@ -71,7 +71,7 @@ def command(
 
     Example: costmodel calibrate timings.csv --gpu a40 -o calibration.yaml
     """
-    from costmodel.report.writing import check_output
+    from costmodel.files import check_output
 
     target = check_output(output, (".yaml", ".yml"))
     from costmodel.calibration.user import calibrate

@@ -18,7 +18,7 @@ __all__ = ["check", "emit", "table_text"]
 def check(output: str | None) -> None:
     """Refuse a file that cannot be written, before anything is computed."""
     if output not in (None, "-"):
-        from costmodel.report.writing import check_output
+        from costmodel.files import check_output
 
         check_output(str(output))
 
@@ -28,7 +28,7 @@ def emit(text: str, output: str | None) -> None:
     if output in (None, "-"):
         click.echo(text, nl=False)
         return
-    from costmodel.report.writing import write_text
+    from costmodel.files import write_text
 
     write_text(str(output), text)
 

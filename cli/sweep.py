@@ -64,9 +64,9 @@ def command(
     Example: costmodel sweep spec.yaml -o out.parquet --workers 2
     """
     from costmodel.errors import InputError
+    from costmodel.files import check_output
     from costmodel.report.records import to_json
     from costmodel.report.sweeping import plan_record, plan_tables, summary_tables
-    from costmodel.report.writing import check_output
     from costmodel.specs.workload import check_count
     from costmodel.sweep.running import LIMIT, SUFFIXES, prepare_sweep, run_sweep
 

@@ -33,7 +33,7 @@ def command(model: str, gpu: str, output: str, **options: Any) -> None:
 
     Example: costmodel trace llava-1.5-7b --gpu a100-80gb-sxm --runtime eager -o trace.json
     """
-    from costmodel.report.writing import check_output, write_text
+    from costmodel.files import check_output, write_text
 
     check_output(output, (".json",))
     import json

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from costmodel.points import evaluate_grid
     from costmodel.program import build_program
     from costmodel.results import Estimate
-    from costmodel.tables import tabulate
+    from costmodel.tables.table import tabulate
 
 __all__ = [
     "CostModelError",
@@ -62,7 +62,7 @@ _HOMES = {
     "load_gpu": "catalog.hardware",
     "load_model": "catalog.models_io",
     "prepare": "case",
-    "tabulate": "tables",
+    "tabulate": "tables.table",
 }
 
 

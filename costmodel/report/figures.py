@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from costmodel.errors import InputError
-from costmodel.report.writing import check_output, write_bytes, write_text
+from costmodel.files import check_output, write_bytes, write_text
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from costmodel.errors import InputError
+from costmodel.files import write_text
 from costmodel.report.study_page import study_page
 from costmodel.report.study_text import study_csv
-from costmodel.report.writing import write_text
 from costmodel.studies.running import Outcome
 
 __all__ = ["check_folder", "write_report"]

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from costmodel.errors import InputError, UnknownNameError
-from costmodel.quantities import BANDS
 from costmodel.results import STAGES
+from costmodel.tables.quantities import BANDS
 
 __all__ = ["GROUPS", "LABELS", "OUTPUTS", "Output", "resolve_outputs"]
 
@@ -27,7 +27,7 @@ class Output:
     name : str
         With its unit.
     quantity : str
-        Name in `costmodel.quantities`, or ``fits`` and ``retention``.
+        Name in `costmodel.tables.quantities`, or ``fits`` and ``retention``.
     meaning : str
         For people.
     """

@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from costmodel.catalog.hardware import load_host
-from costmodel.count_table import COUNTS
 from costmodel.sweep.blocks import Block
 from costmodel.sweep.columns import OUTPUTS
 from costmodel.sweep.parts import Part, Piece
-from costmodel.tables import Table, tabulate
+from costmodel.tables.count_table import COUNTS
+from costmodel.tables.table import Table, tabulate
 from costmodel.timing.device import resolve_device
 
 __all__ = ["Computer", "number_columns"]

@@ -204,7 +204,7 @@ def run_sweep(
     CostModelError
         If the spec, the output or an option is not valid; before anything is computed.
     """
-    from costmodel.report.writing import check_output, write_text
+    from costmodel.files import check_output, write_text
 
     target = check_output(output, SUFFIXES)
     if workers < 1:

@@ -23,8 +23,11 @@ OPTIONS = (
 PAGES = {
     "roofline": "roofline llava-1.5-7b --gpu rtx-a6000 -o {page}",
     "reproduce": "reproduce m3 -o {page}",
+    "heat map": "figure overhead-heatmap llava-1.5-7b --gpu rtx-a6000 -o {page}",
+    "bars": "figure stages llava-1.5-7b --gpu rtx-a6000 -o {page}",
+    "study": "study end-to-end -o {page}",
 }
-DRAWN = {"roofline": 1, "reproduce": 0}
+DRAWN = {"roofline": 1, "reproduce": 0, "heat map": 1, "bars": 1, "study": 1}
 """Plots of each page; the others are tables."""
 
 
@@ -76,7 +79,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     folder = tmp_path_factory.mktemp("pages")
 
     def invoke(name: str) -> Path:
-        page = folder / f"{name}.html"
+        page = folder / f"{name.replace(' ', '-')}.html"
         words = PAGES[name].format(page=page).split()
         result = CliRunner().invoke(script.load(), words, prog_name="costmodel")
         assert result.exit_code == 0, result.output

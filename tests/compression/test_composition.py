@@ -35,7 +35,7 @@ from costmodel.estimation import estimate
 from costmodel.evaluation import evaluate
 from costmodel.points import evaluate_grid
 from costmodel.program import Program
-from costmodel.tables import tabulate
+from costmodel.tables.table import tabulate
 
 
 def case_of(compress: Any, model: str = "llava-1.5-7b", **options: Any) -> Case:

@@ -13,10 +13,10 @@ import pytest
 
 from costmodel.errors import InputError, UnknownNameError
 from costmodel.estimation import Estimate, estimate, estimate_case, prepare
+from costmodel.files import check_output, write_bytes, write_text
 from costmodel.report import comparison, formulas, records, stages, tables, text
 from costmodel.report.figures import check_figure_output, write_figure
 from costmodel.report.roofline import roofline_figure
-from costmodel.report.writing import check_output, write_bytes, write_text
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,11 @@ from typing import Literal
 
 import numpy as np
 
-from costmodel.domain import (
+from costmodel.evaluation import Evaluation, FloatArray, resolve
+from costmodel.ops import Op
+from costmodel.program import Phase
+from costmodel.symbols import sym
+from costmodel.tables.domain import (
     AXIS_NAMES,
     BATCH,
     PROMPT,
@@ -23,10 +27,6 @@ from costmodel.domain import (
     time_expressions,
     time_symbols,
 )
-from costmodel.evaluation import Evaluation, FloatArray, resolve
-from costmodel.ops import Op
-from costmodel.program import Phase
-from costmodel.symbols import sym
 from costmodel.timing.composition import deviation_sums
 from costmodel.timing.kernels.launch import HostCosts, StageLines, stage_lines, stage_time_s
 from costmodel.timing.model import PassTimes

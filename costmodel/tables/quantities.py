@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from costmodel.band_table import BandTable
-from costmodel.count_table import COUNTS, CountTable
-from costmodel.domain import Domain
 from costmodel.evaluation import FloatArray
-from costmodel.lookup import Array, Chunk
 from costmodel.memory import memory
-from costmodel.pass_table import PassTable
 from costmodel.results import STAGES, stage_of
+from costmodel.tables.band_table import BandTable
+from costmodel.tables.count_table import COUNTS, CountTable
+from costmodel.tables.domain import Domain
+from costmodel.tables.lookup import Array, Chunk
+from costmodel.tables.pass_table import PassTable
 
 __all__ = ["BANDS", "NAMES", "TIMES", "direct_values", "fill"]
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from costmodel.domain import AXIS_NAMES, PROMPT, TEXT, VISUAL, Domain, Key
 from costmodel.errors import InputError
-from costmodel.tabulation import ORDER, TooLarge
+from costmodel.tables.domain import AXIS_NAMES, PROMPT, TEXT, VISUAL, Domain, Key
+from costmodel.tables.tabulation import ORDER, TooLarge
 
 __all__ = ["Array", "Chunk", "Lookup", "Term"]
 

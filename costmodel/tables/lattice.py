@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from costmodel.domain import BATCH, PROMPT, TEXT, VISUAL, Key
-from costmodel.lookup import Array, Chunk, Lookup, Term
+from costmodel.tables.domain import BATCH, PROMPT, TEXT, VISUAL, Key
+from costmodel.tables.lookup import Array, Chunk, Lookup, Term
 
 __all__ = ["Lattice"]
 

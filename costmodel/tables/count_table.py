@@ -7,14 +7,14 @@ from math import prod
 
 import numpy as np
 
-from costmodel.domain import BATCH, Dependence, Domain, Key
 from costmodel.evaluation import Evaluation, FloatArray, evaluate, evaluate_expressions, resolve
-from costmodel.lookup import Array, Chunk, Lookup, Term
 from costmodel.memory import weight_bytes
 from costmodel.ops import Op
 from costmodel.program import PHASES, Phase, Program
 from costmodel.results import STAGES, stage_of
-from costmodel.tabulation import ORDER, TooLarge
+from costmodel.tables.domain import BATCH, Dependence, Domain, Key
+from costmodel.tables.lookup import Array, Chunk, Lookup, Term
+from costmodel.tables.tabulation import ORDER, TooLarge
 
 __all__ = ["COUNTS", "CountTable"]
 

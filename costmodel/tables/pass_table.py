@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from costmodel.domain import Domain, Key
 from costmodel.evaluation import FloatArray
-from costmodel.lattice import Lattice
-from costmodel.lookup import Array, Chunk, Lookup, Term
 from costmodel.program import Phase
 from costmodel.results import STAGES
-from costmodel.tabulation import ORDER, spread, tabulate_pass
+from costmodel.tables.domain import Domain, Key
+from costmodel.tables.lattice import Lattice
+from costmodel.tables.lookup import Array, Chunk, Lookup, Term
+from costmodel.tables.tabulation import ORDER, spread, tabulate_pass
 from costmodel.timing.kernels.launch import StageLines
 
 __all__ = ["PassTable", "Split"]

@@ -9,18 +9,18 @@ from typing import Any, get_args
 import numpy as np
 import numpy.typing as npt
 
-from costmodel.band_table import BandKind, BandTable
 from costmodel.case import Case
-from costmodel.count_table import COUNTS, CountTable
-from costmodel.domain import AXIS_NAMES, Domain
 from costmodel.errors import InputError, UnknownNameError, UnsupportedError
-from costmodel.lattice import Lattice
-from costmodel.lookup import Array, Chunk
-from costmodel.pass_table import PassTable
 from costmodel.program import Phase
-from costmodel.quantities import BANDS, NAMES, direct_values, fill
 from costmodel.results import STAGES, stage_of
-from costmodel.tabulation import TooLarge
+from costmodel.tables.band_table import BandKind, BandTable
+from costmodel.tables.count_table import COUNTS, CountTable
+from costmodel.tables.domain import AXIS_NAMES, Domain
+from costmodel.tables.lattice import Lattice
+from costmodel.tables.lookup import Array, Chunk
+from costmodel.tables.pass_table import PassTable
+from costmodel.tables.quantities import BANDS, NAMES, direct_values, fill
+from costmodel.tables.tabulation import TooLarge
 
 __all__ = ["Table", "tabulate"]
 
@@ -271,7 +271,7 @@ class Table:
         Parameters
         ----------
         names : sequence of str
-            Of `costmodel.quantities.NAMES`: stages, ``ttft``, bounds and ``tpot`` [s],
+            Of `costmodel.tables.quantities.NAMES`: stages, ``ttft``, bounds and ``tpot`` [s],
             ``flops_...`` [FLOP], memory [B].
         batch, text_tokens, visual_tokens : array_like of int, optional
             As in `ttft_s`.

@@ -14,7 +14,7 @@ from costmodel.errors import CostModelError, InputError, UnknownNameError, Unsup
 from costmodel.estimation import Case, compare, estimate, prepare
 from costmodel.points import evaluate_grid
 from costmodel.results import Estimate
-from costmodel.tables import Table, tabulate
+from costmodel.tables.table import Table, tabulate
 
 # Rounding of sums in another order.
 EXACT = 1e-11

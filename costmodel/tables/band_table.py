@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from costmodel.domain import Domain, Key
 from costmodel.evaluation import FloatArray
-from costmodel.lookup import Array, Chunk
-from costmodel.pass_table import PassTable, Split
-from costmodel.tabulation import (
+from costmodel.tables.domain import Domain, Key
+from costmodel.tables.lookup import Array, Chunk
+from costmodel.tables.pass_table import PassTable, Split
+from costmodel.tables.tabulation import (
     ENDS,
     ORDER,
     SIDES,
