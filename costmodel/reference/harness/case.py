@@ -97,8 +97,10 @@ class Case:
 
     @property
     def label(self) -> str:
-        """The case in words, for progress and failures."""
-        return " ".join([self.kind, *(f"{name}={value}" for name, value in self.key.items())])
+        """The case in words, for progress and failures; a whole configuration is none."""
+        words = {name: str(value) for name, value in self.key.items()}
+        told = (f"{name}={word}" for name, word in words.items() if not word.startswith("{"))
+        return " ".join([self.kind, *told])
 
 
 @dataclass(frozen=True)
