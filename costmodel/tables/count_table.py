@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from math import prod
 
 import numpy as np
+from sympy import Add, Expr, expand
 
 from costmodel.evaluation import Evaluation, FloatArray, evaluate, evaluate_expressions, resolve
 from costmodel.memory import weight_bytes
-from costmodel.ops import Op
+from costmodel.ops import ZERO, Op
 from costmodel.program import PHASES, Phase, Program
 from costmodel.results import STAGES, stage_of
 from costmodel.tables.domain import BATCH, Dependence, Domain, Key
@@ -56,15 +57,11 @@ class CountTable:
             )
             for stage in STAGES
         }  # fmt: skip
-        self._live = [
-            term
-            for phase in PHASES
-            for term in self._ops(
-                phase, program.phase_ops(phase),
-                _live_key(domain.dependence(phase)), lambda found: found.live.max(axis=0),
-            )
-        ]  # fmt: skip
-        self._kept = self._cache(prefill)
+        self._live: list[Term] = []
+        self._live_sums: list[list[Term]] = []
+        for phase in PHASES:
+            self._add_live(phase)
+        self._kept = self._sum("prefill", [group.bytes for group in program.cache])
         constants = resolve(program, "prefill")
         (weights,) = evaluate_expressions([weight_bytes(program)], constants)
         self._weights = float(weights)
@@ -72,7 +69,8 @@ class CountTable:
     @property
     def nbytes(self) -> int:
         """Bytes of all tables."""
-        terms = [*self._live, *self._kept, *(t for found in self._flops.values() for t in found)]
+        sums = [self._kept, *self._live_sums, *self._flops.values()]
+        terms = [*self._live, *(term for found in sums for term in found)]
         return sum(term.values.nbytes for term in terms)
 
     def fill(self, chunk: Chunk, outs: Mapping[str, Array]) -> None:
@@ -97,6 +95,8 @@ class CountTable:
             named = "activations_peak" in outs
             live = outs["activations_peak"] if named else _buffer(chunk, "live")
             chunk.maximum(self._live, live)
+            for terms in self._live_sums:
+                np.maximum(live, chunk.sum(terms, _buffer(chunk, "sum")), out=live)
         if whole is not None:
             np.add(cache, self._weights, out=whole)
             np.add(whole, live, out=whole)
@@ -125,22 +125,33 @@ class CountTable:
             for key, members in groups.items()
         ]  # fmt: skip
 
-    def _cache(self, dependence: Dependence) -> list[Term]:
-        program = self._domain.program
-        groups: dict[Key, list[int]] = {}
-        for index, group in enumerate(program.cache):
-            groups.setdefault(_key_of(group.bytes.free_symbols, dependence), []).append(index)
+    def _add_live(self, phase: Phase) -> None:
+        """Tabulate what is live at operators: the most over those of one key, or sums of parts."""
+        domain, ops = self._domain, self._domain.program.phase_ops(phase)
+        key_of = _live_key(domain.dependence(phase))
+        whole = [op for op in ops if self._size(key_of(op)) <= self._most]
+        self._live += self._ops(phase, whole, key_of, lambda found: found.live.max(axis=0))
+        self._live_sums += [self._sum(phase, [op.live]) for op in ops if op not in whole]
 
-        def of(members: list[int]) -> Callable[[Mapping[str, FloatArray]], FloatArray]:
-            chosen = [program.cache[index].bytes for index in members]
+    def _sum(self, phase: Phase, expressions: Sequence[Expr]) -> list[Term]:
+        """Tabulate a sum of expressions, its summands apart by what they depend on."""
+        program, dependence = self._domain.program, self._domain.dependence(phase)
+        groups: dict[Key, list[Expr]] = {}
+        for summand in Add.make_args(expand(sum(expressions, start=ZERO))):
+            key = _key_of(summand.free_symbols, dependence)
+            groups.setdefault(key, []).append(summand)
 
+        def of(members: list[Expr]) -> Callable[[Mapping[str, FloatArray]], FloatArray]:
             def total(at: Mapping[str, FloatArray]) -> FloatArray:
-                found = evaluate_expressions(chosen, resolve(program, "prefill", at))
+                found = evaluate_expressions(members, resolve(program, phase, at))
                 return np.asarray(np.sum(np.broadcast_arrays(*found), axis=0))
 
             return total
 
-        return [self._term("prefill", key, of(members)) for key, members in groups.items()]
+        return [self._term(phase, key, of(members)) for key, members in groups.items()]
+
+    def _size(self, key: Key) -> int:
+        return prod(len(self._domain.coordinate(name)) for name in key)
 
     def _term(
         self, phase: Phase, key: Key, values: Callable[[Mapping[str, FloatArray]], FloatArray]
@@ -148,7 +159,7 @@ class CountTable:
         """Evaluate at all combinations of the coordinates of `key`, a block at a time."""
         names = [name for name in ORDER if name in key]
         axes = [self._domain.coordinate(name) for name in names]
-        count = prod(len(axis) for axis in axes)
+        count = self._size(key)
         if count > self._most:
             raise TooLarge
         grid = np.meshgrid(*axes, indexing="ij")

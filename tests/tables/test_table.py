@@ -295,3 +295,26 @@ def test_axes_of_one_value_need_not_be_as_prepared() -> None:
     assert isinstance(expected, Estimate)
     for name, seconds in table.stages(2, 1, 36).items():
         assert seconds == pytest.approx(expected.time_s[name], rel=EXACT, abs=1e-18), name
+
+
+@pytest.mark.parametrize("compress", ["cluster:k=64", "random:k=64"])
+def test_memory_of_wide_grids_is_looked_up(compress: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What is live where embeddings are merged, and the cache, depend on all three axes: in one
+    # array that is every point, in parts it is a few hundred entries.
+    case = costmodel.prepare("llava-1.5-7b", "a100-80gb-sxm", text_tokens=64, compress=compress)
+    batch, text, visual = np.arange(1, 9), np.arange(16, 56), np.arange(40, 70)
+    table = costmodel.tabulate(
+        case, batch=batch, text_tokens=text, visual_tokens=visual, max_entries=2000
+    )
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("evaluated point by point")
+
+    monkeypatch.setattr("costmodel.tables.table.direct_values", refuse)
+    points = np.meshgrid(batch, text, visual, indexing="ij")
+    names = ("kv_cache", "activations_peak", "memory_total")
+    found = table.quantities(names, *points)
+    one = costmodel.evaluate_grid(case, batch=points[0], text_tokens=points[1], k=points[2]).memory
+    assert np.array_equal(found["kv_cache"], one.kv_cache)
+    assert np.array_equal(found["activations_peak"], one.activations_peak)
+    assert np.array_equal(found["memory_total"], one.total)
