@@ -225,6 +225,9 @@ def _product(op: Op, key: Key, dependence: Dependence) -> str | None:
     if BATCH not in key or len(varying) != 1:
         return None
     (symbol,) = varying
+    # A size that the batch itself sets, as padding does, is no factor beside it.
+    if BATCH in dependence.keys[symbol]:
+        return None
     if any(e.xreplace({symbol: symbol / batch}).has(batch) for e in time_expressions(op)):
         return None
     return str(symbol.name)

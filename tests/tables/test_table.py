@@ -10,10 +10,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import costmodel
+from costmodel.compression.method import list_methods
 from costmodel.errors import CostModelError, InputError, UnknownNameError, UnsupportedError
 from costmodel.estimation import Case, compare, estimate, prepare
 from costmodel.points import evaluate_grid
 from costmodel.results import Estimate
+from costmodel.studies.plan_runs import requests_for
 from costmodel.tables.table import Table, tabulate
 
 # Rounding of sums in another order.
@@ -318,3 +320,24 @@ def test_memory_of_wide_grids_is_looked_up(compress: str, monkeypatch: pytest.Mo
     assert np.array_equal(found["kv_cache"], one.kv_cache)
     assert np.array_equal(found["activations_peak"], one.activations_peak)
     assert np.array_equal(found["memory_total"], one.total)
+
+
+def _at_64(name: str) -> str:
+    """Return a method that keeps 64 of 576 tokens, or as it is if it cannot."""
+    case = prepare("llava-1.5-7b", "rtx-a6000", text_tokens=64)
+    found = [request for _, request in requests_for(case, [64], [name])]
+    return found[0].label
+
+
+@pytest.mark.parametrize("name", [name for name in list_methods() if name != "none"])
+def test_every_method_has_tables_of_the_direct_path(name: str) -> None:
+    case = prepare("llava-1.5-7b", "rtx-a6000", text_tokens=64, compress=_at_64(name))
+    batch, text = np.meshgrid([1, 2, 5], [17, 64, 301], indexing="ij")
+    table = tabulate(case, batch=[1, 2, 5], text_tokens=[17, 64, 301])
+    assert not table.direct
+    grid = evaluate_grid(case, batch=batch, text_tokens=text)
+    np.testing.assert_allclose(table.ttft_s(batch, text), grid.time_s["ttft"], rtol=1e-11)
+    np.testing.assert_allclose(table.tpot_s(batch, text), grid.time_s["tpot"], rtol=1e-11)
+    found = table.quantities(("flops_total", "memory_total"), batch, text)
+    np.testing.assert_allclose(found["flops_total"], grid.flops["total"], rtol=1e-12)
+    np.testing.assert_allclose(found["memory_total"], grid.memory.total, rtol=1e-12)
