@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -207,6 +208,11 @@ def run_sweep(
     from costmodel.files import check_output, write_text
 
     target = check_output(output, SUFFIXES)
+    if target.suffix.lower() == ".parquet" and find_spec("pyarrow") is None:
+        raise InputError(
+            "output", os.fspath(output), "a name that ends in .csv; parquet needs pyarrow "
+            "(pip install 'costmodel[fit]')",
+        )  # fmt: skip
     if workers < 1:
         raise InputError("workers", workers, "a whole number of at least 1")
     if scheduler is not None and workers > 1:

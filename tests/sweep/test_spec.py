@@ -142,6 +142,15 @@ def test_library_refuses_a_grid_beyond_its_limit(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_parquet_needs_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"\.csv; parquet needs pyarrow"):
+        running.run_sweep(GOOD, tmp_path / "out.parquet")
+    assert not list(tmp_path.iterdir())
+    running.run_sweep(GOOD, tmp_path / "out.csv")
+    assert (tmp_path / "out.csv").is_file()
+
+
 def test_latin_hypercube_needs_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
