@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from costmodel.errors import InputError
 
-__all__ = ["UNIT_FACTORS", "format_si", "parse_si", "to_si"]
+__all__ = ["UNIT_FACTORS", "format_si", "parse_si", "split_quantity", "to_si"]
 
 UNIT_FACTORS: dict[str, float] = {
     "B": 1.0,
@@ -76,8 +76,27 @@ def to_si(value: float, unit: str) -> float:
         raise InputError("unit", unit, "one of " + ", ".join(UNIT_FACTORS)) from None
 
 
+_QUANTITY = re.compile(
+    r"\s*([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)\s*([A-Za-z/%]*)\s*"
+)
+
+
+def split_quantity(text: str) -> tuple[float, str] | None:
+    """Return the number and the unit of a text, None if it is no finite number.
+
+    Examples
+    --------
+    >>> split_quantity("400 ms"), split_quantity("1e-3"), split_quantity("soon")
+    ((400.0, 'ms'), (0.001, ''), None)
+    """
+    found = _QUANTITY.fullmatch(text)
+    if found is None or not math.isfinite(float(found[1])):
+        return None
+    return float(found[1]), found[2]
+
+
 def parse_si(field: str, text: str, units: Sequence[str]) -> float:
-    """Read a number with a unit, such as ``400ms``; a bare number is in the first unit.
+    """Read a number with a unit, such as ``400ms``; a bare number would be read two ways.
 
     Parameters
     ----------
@@ -96,25 +115,20 @@ def parse_si(field: str, text: str, units: Sequence[str]) -> float:
     Raises
     ------
     InputError
-        If it is no finite number, or has another unit.
+        If it is no finite number, has no unit or another one.
 
     Examples
     --------
-    >>> parse_si("ttft", "400ms", ("s", "ms", "us")), parse_si("ttft", "0.4", ("s", "ms"))
+    >>> parse_si("ttft", "400ms", ("s", "ms", "us")), parse_si("ttft", "0.4 s", ("s", "ms"))
     (0.4, 0.4)
-    >>> parse_si("ttft", "4 GB", ("s", "ms"))
+    >>> parse_si("ttft", "400", ("s", "ms"))
     Traceback (most recent call last):
     ...
-    costmodel.errors.InputError: ttft: '4 GB' is not valid; expected a number of s or ms
+    costmodel.errors.InputError: ttft: '400' is not valid; expected a number with a unit, s or ms
     """
-    found = re.fullmatch(r"\s*([+-]?[0-9.]+(?:[eE][+-]?[0-9]+)?)\s*([A-Za-z/]*)\s*", text)
-    try:
-        value = float(found[1]) if found else math.nan
-    except ValueError:
-        value = math.nan
-    unit = (found[2] if found else "") or units[0]
-    if not math.isfinite(value) or unit not in units:
-        raise InputError(field, text, f"a number of {' or '.join(units)}")
+    value, unit = split_quantity(text) or (math.nan, "")
+    if unit not in units:
+        raise InputError(field, text, f"a number with a unit, {' or '.join(units)}")
     return to_si(value, unit)
 
 

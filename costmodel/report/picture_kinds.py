@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from costmodel.case import Case, prepare
 from costmodel.charts import Picture
-from costmodel.errors import InputError, UnknownNameError
+from costmodel.errors import CostModelError, InputError, UnknownNameError
 from costmodel.report import pictures
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def case_for(
         return None
     for field, value in (("model", model), ("gpu", gpu)):
         if value is None:
-            raise InputError(field, value, f"a known name or a file: {name} is drawn for one")
+            raise CostModelError(f"{name} is drawn for a {field}: give its name or a file")
     return prepare(str(model), str(gpu), **options)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from costmodel.errors import InputError, UnknownNameError
-from costmodel.units import UNIT_FACTORS
+from costmodel.units import UNIT_FACTORS, split_quantity
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +27,6 @@ _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "<": operator.lt, ">": operator.gt,
 }  # fmt: skip
 _PATTERN = re.compile(r"\s*([A-Za-z_]\w*)\s*(<=|>=|==|!=|<|>)\s*(.*?)\s*", re.DOTALL)
-_NUMBER = re.compile(r"([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)\s*([A-Za-z/%]*)")
 _BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 # Endings of columns, the longest first, with the base of their unit.
 _ENDINGS = (
@@ -85,10 +84,10 @@ class Constraint:
         return met
 
     def _number(self) -> float:
-        match = _NUMBER.fullmatch(self.operand)
-        if match is None:
+        found = split_quantity(self.operand)
+        if found is None:
             raise self._error("a number, with a unit if you like, such as 100ms, 48GB or 1e-3")
-        value, unit = float(match[1]), match[2]
+        value, unit = found
         return value * self._factor(unit) if unit else value
 
     def _factor(self, unit: str) -> float:
