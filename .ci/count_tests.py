@@ -1,8 +1,8 @@
 """Print how many tests the runs behind some JUnit files had: "N passed, N failed, N skipped"."""
 
 import sys
-import xml.etree.ElementTree as ElementTree
 from collections import Counter
+from xml.etree import ElementTree
 
 found: Counter[str] = Counter()
 for path in sys.argv[1:]:
