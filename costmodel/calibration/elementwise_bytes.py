@@ -21,8 +21,8 @@ softmax, layernorm, gelu    of that name  one read, one write (LLMCompass [5]_)
 rmsnorm, rotary, gather,    of that name  one read, one write
 copy
 silu_mul                    activation    two reads, one write
-argmin, sum                 reduction     one read
-topk                        topk          one read
+sum                         reduction     one read
+argmin, topk                of that name  one read
 scatter_add                 scatter       one read, one write
 ==========================  ============  ==========================================
 
@@ -101,7 +101,7 @@ OPERATORS: Mapping[str, Moved] = {
     "rotary": Moved("rotary", 1, 1),
     "gather": Moved("gather", 1, 1),
     "copy": Moved("copy", 1, 1),
-    "argmin": Moved("reduction", 1, 0),
+    "argmin": Moved("argmin", 1, 0),
     "topk": Moved("topk", 1, 0),
     "sum": Moved("reduction", 1, 0),
     "scatter_add": Moved("scatter", 1, 1),

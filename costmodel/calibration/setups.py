@@ -184,6 +184,7 @@ SETUPS: dict[str, Setup] = {
             "softmax",
             "copy",
             "reduction",
+            "argmin",
             "topk",
             "scatter",
         )

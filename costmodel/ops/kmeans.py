@@ -24,7 +24,7 @@ _PRIMITIVES: dict[str, Primitive] = {
     "norms": "reduction",
     "widen": "copy",
     "centre_norms": "reduction",
-    "assign_argmin": "reduction",
+    "assign_argmin": "argmin",
     "tolerance": "reduction",
     "update_sum": "scatter",
     "stack": "copy",
@@ -83,8 +83,9 @@ def kmeans(problem: KMeansProblem, impl: KMeansImpl, check: bool, casts: bool = 
 
     .. math:: n = 3 + q + R\,[11 + (k-1)(11 + 4\,[J > 1]) + I (12 + q)] + 5\,[R > 1]
 
-    with q = 1 where points are cast to fp32, 2 more for the whole batch, and 2 and a host
-    sync for every convergence test; as counted on the runnable implementation.
+    with q = 1 where points are cast to fp32, 2 more for the whole batch, 3 and a host sync for
+    the tolerance of a convergence test and 2 and a host sync for each test; the fused form has one
+    more in every iteration.  As counted on the runnable implementation.
 
     Parameters
     ----------
@@ -134,7 +135,7 @@ def kmeans(problem: KMeansProblem, impl: KMeansImpl, check: bool, casts: bool = 
         )  # fmt: skip
 
     seeds, rounds = restarts * (problem.centres - 1), restarts * problem.iterations
-    before, seeding, iteration, after = _steps(problem, restarts, loops, casts)
+    before, seeding, iteration, after = _steps(problem, restarts, loops, casts, impl)
     ops = [
         *map(step, before if plain else before[:1]),
         distances("init_first", ONE, restarts),
@@ -145,7 +146,7 @@ def kmeans(problem: KMeansProblem, impl: KMeansImpl, check: bool, casts: bool = 
     ]
     if check and impl != "sklearn":
         ops += [
-            replace(step(item), host_syncs=ONE, launches=Integer(2))
+            replace(step(item), host_syncs=ONE, launches=item.kernels)
             for item in _tests(problem, rounds)
         ]
     ops += map(step, after if plain else ())
@@ -156,13 +157,14 @@ def kmeans(problem: KMeansProblem, impl: KMeansImpl, check: bool, casts: bool = 
 
 
 def _steps(
-    problem: KMeansProblem, restarts: Expr, loops: Expr, casts: bool
+    problem: KMeansProblem, restarts: Expr, loops: Expr, casts: bool, impl: KMeansImpl
 ) -> tuple[list[_Step], list[_Step], list[_Step], list[_Step]]:
     """Steps before seeding, of seeding, of an iteration, and after."""
     m, k, c = problem.points, problem.centres, problem.width
     ba, wide = sym("ba"), _WIDE_BYTES
     seeds, rounds = restarts * (k - 1), restarts * problem.iterations
-    cast = ONE if casts else ZERO
+    cast, numbering = (ONE if flag else ZERO for flag in (casts, impl == "fused"))
+    plain = impl in ("eager", "fused")
     several = Min(ONE, problem.trials - 1)
     norm = (ba, wide / c)
     before = [_Step("norms", m, c, norm, norm, 2, Integer(3), ONE)]
@@ -176,12 +178,14 @@ def _steps(
               10 + 4 * several, seeds),
         _Step("centre_norms", k, c, norm, norm, 2, Integer(2), rounds),
     ]  # fmt: skip
+    subtract = _Step("assign_subtract", m, k, (ba, wide), (ZERO, ZERO), 2, ONE, rounds)
     iteration = [
-        _Step("assign_argmin", m, k, (ba + wide, wide + (wide + _INDEX_BYTES) / k),
-              (wide, _INDEX_BYTES / k), 3, Integer(2), rounds),
-        # clear and scatter-add sums and counts
+        *([subtract] if plain else []),
+        _Step("assign_argmin", m, k, (wide, (wide + _INDEX_BYTES) / k), (wide, _INDEX_BYTES / k),
+              1 if plain else 3, ONE, rounds),
+        # clear and add up sums and counts; in a batch, rows of all problems are numbered
         _Step("update_sum", m, c, (wide + 2 * _INDEX_BYTES / c, 2 * wide * k / m),
-              (ba + _INDEX_BYTES / c, ba * k / m), 1, Integer(4), rounds),
+              (ba + _INDEX_BYTES / c, ba * k / m), 1, 4 + numbering, rounds),
         # non-empty, divide, choose and, from fp32, cast
         _Step("update_mean", k, c, (2 * wide + ba + cast * wide, 2 * wide + cast * ba), (ba, ba),
               1, 3 + cast, rounds),
@@ -197,10 +201,11 @@ def _steps(
 
 def _tests(problem: KMeansProblem, rounds: Expr) -> list[_Step]:
     """The tolerance, from the variance of the points, and a test in every iteration."""
-    variance, moved = (_WIDE_BYTES, ZERO), (2 * sym("ba"), ZERO)
+    # the mean, differences from it and their norm
+    variance, moved = (3 * _WIDE_BYTES, _WIDE_BYTES), (2 * sym("ba"), ZERO)
     m, k, c = problem.points, problem.centres, problem.width
     return [
-        _Step("tolerance", m, c, variance, variance, 3, Integer(2), ONE),
+        _Step("tolerance", m, c, variance, variance, 4, Integer(3), ONE),
         _Step("check", k, c, moved, moved, 3, Integer(2), rounds),
     ]
 

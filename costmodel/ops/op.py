@@ -50,6 +50,7 @@ Primitive = Literal[
     "gather",
     "softmax",
     "reduction",
+    "argmin",
     "topk",
     "scatter",
     "cache_write",

@@ -101,7 +101,9 @@ def _distance(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _movement_limit(wide: Tensor, tolerance: float) -> float:
-    return math.sqrt(tolerance * float(wide.var(0, correction=0).mean()))
+    # A variance along tokens is a strided loop on processors; a mean and a norm are not.
+    spread = torch.linalg.vector_norm(wide - wide.mean(0))
+    return math.sqrt(tolerance / wide.numel()) * float(spread)
 
 
 def _seed(points: Tensor, norms: Tensor, clusters: int, uniform: Tensor) -> tuple[Tensor, Tensor]:

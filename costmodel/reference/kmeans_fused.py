@@ -50,8 +50,11 @@ def kmeans_images(
         Means, shape (b, k, d), in the format of the points.
     """
     norms = _square_norms(points)
-    wide = points.float()
-    one = wide.new_ones(())
+    problems = points.shape[0] * uniform.shape[1]
+    wide = points.float()[:, None].expand(-1, uniform.shape[1], -1, -1).flatten(0, 2)
+    ones = wide.new_ones(len(wide))
+    first = torch.arange(0, problems * clusters, clusters, device=points.device)
+    first = first.view(points.shape[0], uniform.shape[1], 1)
     seed_step = _compiled(_seed_step) if compiled else _seed_step
     lloyd_step = _compiled(_lloyd_step) if compiled else _lloyd_step
     drawn = (uniform[:, :, 0, :1] * points.shape[1]).long()
@@ -63,7 +66,7 @@ def kmeans_images(
     chosen = torch.cat(steps, 2)
     centres, places = _pick(points, chosen), chosen
     for _ in range(iterations):
-        centres, counts, nearest, labels = lloyd_step(points, wide, one, centres)
+        centres, counts, nearest, labels = lloyd_step(points, wide, ones, first, centres)
     if by_position:
         if iterations:
             places = _positions(labels, counts)
@@ -121,19 +124,20 @@ def _seed_step(
 
 
 def _lloyd_step(
-    points: Tensor, wide: Tensor, one: Tensor, centres: Tensor
+    points: Tensor, wide: Tensor, ones: Tensor, first: Tensor, centres: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """One iteration.
+    """One iteration; `wide` (b r n, d) and `first` (b, r, 1), each problem's first cluster of all.
 
     Returns means, points per cluster, and each point's distance less its norm and its cluster.
     """
     scores = torch.sub(_square_norms(centres)[..., None], _products(points, centres), alpha=2)
     least, labels = scores.min(2)
-    spread = labels[..., None].expand(-1, -1, -1, wide.shape[2])
+    # Whole rows are added, which is ten times as fast on a processor as a scatter of numbers.
+    rows = (labels + first).flatten()
     sums = torch.zeros_like(centres, dtype=torch.float32)
-    sums.scatter_add_(2, spread, wide[:, None].expand_as(spread))
-    counts = wide.new_zeros(centres.shape[:3])
-    counts.scatter_add_(2, labels, one.expand_as(labels))
+    sums = sums.flatten(0, 2).index_add_(0, rows, wide).view_as(centres)
+    counts = ones.new_zeros(centres.shape[:3])
+    counts = counts.flatten().index_add_(0, rows, ones).view_as(counts)
     means = torch.where(counts[..., None] > 0, sums / counts[..., None], centres)
     return means.to(points.dtype), counts, least, labels
 

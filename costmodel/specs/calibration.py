@@ -228,7 +228,7 @@ class KindFit(Spec):
     seen: SeenShapes | None = None
 
 
-_LIKE = {"topk": "reduction", "scatter": "reduction"}
+_LIKE = dict.fromkeys(("argmin", "topk", "scatter"), "reduction")
 """Kinds that few have measured, and the one whose rate they have else."""
 
 NotNegative = Annotated[float, Field(ge=0)]
