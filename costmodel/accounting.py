@@ -106,15 +106,24 @@ def times_by_stage(
     return result
 
 
-def interval(times: PassTimes) -> dict[str, Any]:
-    """Return the bands of TTFT by kind, None where nothing was measured [s]."""
+def interval(times: PassTimes, decode: PassTimes | None = None) -> dict[str, Any]:
+    """Return the bands of TTFT, of its stages and of TPOT by kind, None where there is none [s].
 
-    def band(kind: str) -> list[float] | None:
-        if kind not in times.low_s:
-            return None
-        return [float(times.low_s[kind]), float(times.high_s[kind])]
-
+    Parameters
+    ----------
+    times : PassTimes
+        Of prefill.
+    decode : PassTimes, optional
+        Of a decode step; without it there is no band of TPOT.
+    """
     kinds = ("any_stack", "same_stack")
+
+    def bands(of: PassTimes) -> dict[str, list[float] | None]:
+        return {
+            kind: [float(of.low_s[kind]), float(of.high_s[kind])] if kind in of.low_s else None
+            for kind in kinds
+        }
+
     stages = {
         _STAGE_NAMES.get(stage, stage): {
             kind: [
@@ -125,8 +134,9 @@ def interval(times: PassTimes) -> dict[str, Any]:
         for stage in next(iter(times.stage_low_s.values()), {})
     }  # fmt: skip
     return {
-        "ttft": {kind: band(kind) for kind in kinds},
+        "ttft": bands(times),
         "stages": stages,
+        **({} if decode is None else {"tpot": bands(decode)}),
         "level": times.level,
     }
 

@@ -173,7 +173,7 @@ def _single(case: Case) -> Estimate:
         bytes_moved=bytes_by_stage(rows),
         memory_bytes=memory_section(memory_now, program, device),
         time_s=times_by_stage(rows, prefill_times, decode_rows, decode_times),
-        interval_s=interval(prefill_times),
+        interval_s=interval(prefill_times, decode_times),
         provenance=provenance(case, prefill_times) | {"stages": stage_provenance(rows)},
         notes=(*notes_of(case, plan, program), *prefill_times.notes),
         ops=rows,

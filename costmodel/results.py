@@ -90,7 +90,7 @@ class Estimate:
     time_s : dict
         By stage, TTFT, and time per output token.
     interval_s : dict
-        Bands of TTFT; null where the time model has none.
+        Bands of TTFT, its stages and TPOT; null where the time model has none.
     ops, ops_decode : tuple of OpRow
         Operators of prefill, and of one decode step.
     provenance : dict

@@ -151,13 +151,12 @@ def _numbers(made: Estimate, ideal: Estimate, stage: str) -> dict[str, float]:
 
 
 def _band(made: Estimate, parts: Sequence[str], kind: str) -> tuple[float, float]:
-    """Bounds of a stage; a token's time has the relative band of the first."""
-    whole = made.interval_s["ttft"][kind]
-    if whole is None:
+    """Bounds of a stage."""
+    if made.interval_s["ttft"][kind] is None:
         return float("nan"), float("nan")
     if parts in (("ttft",), ("tpot",)):
-        scale = made.time_s[parts[0]] / made.time_s["ttft"]
-        return whole[0] * scale, whole[1] * scale
+        low, high = made.interval_s[parts[0]][kind]
+        return low, high
     stages = made.interval_s["stages"]
     bands = [stages[part][kind] for part in parts if part in stages]
     return sum(band[0] for band in bands), sum(band[1] for band in bands)

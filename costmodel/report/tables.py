@@ -153,7 +153,7 @@ def _facts(result: Estimate) -> Iterable[tuple[str, str]]:
             f" -> {_count(tokens['visual_kept'])} kept" if before is not None else ""
         ) + f", {prompt}"  # fmt: skip
     yield "Tokens", f"{prompt}; {_count(tokens['prefill'])} in the prompt of one request"
-    band = _bands(result.interval_s)
+    band = _bands(result.interval_s, "ttft")
     if band:
         yield "TTFT band", band
     yield (
@@ -161,6 +161,9 @@ def _facts(result: Estimate) -> Iterable[tuple[str, str]]:
         quantity(time_s["tpot"], "s")
         + (was(quantity(before.time_s["tpot"], "s")) if before is not None else ""),
     )
+    band = _bands(result.interval_s, "tpot")
+    if band:
+        yield "TPOT band", band
     yield (
         "KV cache",
         quantity(memory["kv_cache"], "B")
@@ -195,11 +198,11 @@ def _fits(memory: dict[str, Any]) -> str:
     return f"yes, {free} are free; largest batch {memory['largest_batch']:,}"
 
 
-def _bands(interval_s: dict[str, Any]) -> str:
+def _bands(interval_s: dict[str, Any], which: str) -> str:
     labels = {"any_stack": "any lab and software", "same_stack": "same software"}
     found = [
         f"{quantity(band[0], 's')} to {quantity(band[1], 's')} ({labels.get(kind, kind)})"
-        for kind, band in interval_s["ttft"].items()
+        for kind, band in interval_s[which].items()
         if band is not None
     ]
     level = f"{interval_s['level']:.0%}: " if interval_s["level"] else ""

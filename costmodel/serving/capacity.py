@@ -33,6 +33,7 @@ from costmodel.errors import InputError, UnknownNameError
 from costmodel.estimation import estimate_case
 from costmodel.memory import memory
 from costmodel.points import evaluate_grid
+from costmodel.results import Estimate
 from costmodel.serving.queueing import mean_wait_s, wait_quantile_s
 
 __all__ = ["Capacity", "Replica", "Target", "capacity", "most_requests", "replicas_for"]
@@ -97,8 +98,9 @@ class Replica:
         case : Case
             From `costmodel.prepare`, with its output tokens and of any batch.
         bound : {"low", "predicted", "high"}
-            Edge of the 90 % band for any lab and software that times are taken at; decode
-            steps, which have no band of their own, by the same factor as prefill.
+            Edge of the 90 % band for any lab and software that times are taken at.  Bands of decode
+            steps are evaluated at one and at the most requests; between them their ratio follows
+            the logarithm of the batch.
         reserve : float
             Share of the memory that is kept free for the engine.
 
@@ -128,13 +130,8 @@ class Replica:
             raise InputError("reserve", reserve, "a share from 0 to below 1")
         single = replace(case, workload=case.workload.model_copy(update={"batch": 1}))
         estimate = estimate_case(single)
-        prefill_s = estimate.time_s["ttft"]
-        factor = 1.0
-        if bound != "predicted":
-            band = estimate.interval_s["ttft"]["any_stack"]
-            if band is None:
-                raise InputError("bound", bound, "predicted: this time model has no bands")
-            factor = band[BOUNDS.index(bound) // 2] / prefill_s
+        if bound != "predicted" and estimate.interval_s["ttft"]["any_stack"] is None:
+            raise InputError("bound", bound, "predicted: this time model has no bands")
         program, _ = single.program()
         used = memory(program)
         room = single.gpu.memory.capacity.si * (1 - reserve)
@@ -143,16 +140,29 @@ class Replica:
         count = min(fits, _MOST_CONCURRENT)
         steps = np.empty(0)
         if count and single.workload.output_tokens:
-            steps = evaluate_grid(single, batch=np.arange(1, count + 1)).time_s["tpot"]
+            batches = np.arange(1, count + 1)
+            steps = evaluate_grid(single, batch=batches).time_s["tpot"]
+            most = single.workload.model_copy(update={"batch": count})
+            ends = estimate, estimate_case(replace(single, workload=most))
+            ratios = [_bound_s(end, "tpot", bound) / end.time_s["tpot"] for end in ends]
+            steps = steps * np.interp(np.log(batches), [0.0, max(np.log(count), 1e-9)], ratios)
         elif count:
             steps = np.zeros(count)
         return cls(
             gpus=single.deployment.tp,
-            prefill_s=prefill_s * factor,
-            step_s=steps * factor,
+            prefill_s=_bound_s(estimate, "ttft", bound),
+            step_s=steps,
             output_tokens=single.workload.output_tokens,
             memory_bound=fits <= _MOST_CONCURRENT,
         )
+
+
+def _bound_s(estimate: Estimate, which: str, bound: str) -> float:
+    """Return a time, or an edge of its band for any lab and software [s]."""
+    if bound == "predicted":
+        return estimate.time_s[which]
+    low, high = estimate.interval_s[which]["any_stack"]
+    return float(low if bound == "low" else high)
 
 
 @dataclass(frozen=True)

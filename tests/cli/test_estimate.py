@@ -53,8 +53,9 @@ def test_json_has_the_keys_of_the_contract(as_json: Json) -> None:
     memory = {"weights", "kv_cache", "activations_peak", "total", "device", "fits"}
     assert memory <= set(found["memory_bytes"])
     assert set(found["time_s"]) == {*STAGES, "host_overhead", "ttft", "tpot"}
-    assert set(found["interval_s"]) == {"ttft", "stages", "level"}
-    assert set(found["interval_s"]["ttft"]) == {"same_stack", "any_stack"}
+    assert set(found["interval_s"]) == {"ttft", "stages", "tpot", "level"}
+    for which in ("ttft", "tpot"):
+        assert set(found["interval_s"][which]) == {"same_stack", "any_stack"}
     assert set(found["baseline"]) == KEYS - {
         "schema_version", "baseline", "savings", "provenance", "notes",
     }  # fmt: skip

@@ -329,7 +329,7 @@ def test_eager_clustering_loops_over_requests_and_images() -> None:
     once = own(compress, "launches")
     # Eleven per further centre, fifteen per checked iteration in fp16; the rest once per image,
     # two of it once for the batch.
-    assert once == 11 * 63 + 15 * 10 + (4 + 11 + 2) + 2
+    assert once == 11 * 63 + 15 * 10 + (4 + 11 + 3) + 2
     assert own(compress, "host_syncs") == 11
     images = ("336x336",) * 3
     assert own(compress, "launches", batch=4, images=images) == 12 * (once - 2) + 2
@@ -339,7 +339,7 @@ def test_eager_clustering_loops_over_requests_and_images() -> None:
 def test_fused_clustering_batches_requests_and_images() -> None:
     compress = "cluster:k=64,iterations=10,impl=fused"
     once = own(compress, "launches")
-    assert once == 11 * 63 + 13 * 10 + (4 + 11) + 2
+    assert once == 11 * 63 + 14 * 10 + (4 + 11) + 2
     assert own(compress, "launches", batch=4, images=("336x336",) * 3) == once
     assert own(compress, "host_syncs", batch=4, images=("336x336",) * 3) == 0
     assert own(compress, "flops", batch=4) == 4 * own(compress, "flops")

@@ -80,9 +80,14 @@ def test_text_in_brackets_is_not_markup() -> None:
 def test_bands_are_shown_where_there_are_some(result: Estimate) -> None:
     from dataclasses import replace
 
-    band: dict[str, Any] = {"ttft": {"same_stack": [0.01, 0.02], "any_stack": None}, "level": 0.9}
+    band: dict[str, Any] = {
+        "ttft": {"same_stack": [0.01, 0.02], "any_stack": None},
+        "tpot": {"same_stack": None, "any_stack": [0.003, 0.004]},
+        "level": 0.9,
+    }
     shown = text.render(tables.estimate_tables(replace(result, interval_s=band)))
-    assert "90%: 10.0 ms to 20.0 ms (same software)" in shown
+    assert "TTFT band  90%: 10.0 ms to 20.0 ms (same software)" in shown
+    assert "TPOT band  90%: 3.00 ms to 4.00 ms (any lab and software)" in shown
 
 
 def test_comparison_without_an_outcome_is_empty() -> None:

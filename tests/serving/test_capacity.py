@@ -115,7 +115,18 @@ def test_of_a_case_rests_on_its_estimate() -> None:
     assert len(replica.step_s) == int(room // memory["kv_cache"])
     slow = Replica.of(case, bound="high")
     assert slow.prefill_s == pytest.approx(one.interval_s["ttft"]["any_stack"][1])
-    assert slow.step_s / replica.step_s == pytest.approx(slow.prefill_s / replica.prefill_s)
+    count = len(replica.step_s)
+    for batch in (1, count):
+        step = costmodel.estimate(
+            "llava-1.5-7b", "rtx-a6000", text_tokens=64, output_tokens=64, compress="random:k=64",
+            batch=batch,
+        )  # fmt: skip
+        low, high = step.interval_s["tpot"]["any_stack"]
+        assert slow.step_s[batch - 1] == pytest.approx(high)
+        fast = Replica.of(case, bound="low")
+        assert fast.step_s[batch - 1] == pytest.approx(low)
+    assert (fast.step_s < replica.step_s).all()
+    assert (replica.step_s < slow.step_s).all()
 
 
 def test_compression_serves_more() -> None:
