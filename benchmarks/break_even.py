@@ -15,8 +15,11 @@ from typing import Any
 
 from costmodel import estimate
 from costmodel.calibration.judging import validate_timings
+from costmodel.specs.hardware import HardwareProfile
+from costmodel.specs.model import ModelSpec
 
 MODEL = "llava-1.5-7b"
+TEXT = 64
 GPUS = ("a100-80gb-sxm", "rtx-a6000", "h100-sxm")
 IMPLEMENTATIONS = ("eager", "fused", "compiled", "sklearn")
 
@@ -24,17 +27,24 @@ IMPLEMENTATIONS = ("eager", "fused", "compiled", "sklearn")
 def predicted(gpu: str, impl: str, k: int, iterations: int, batch: int) -> dict[str, Any]:
     """Return overhead and saving of one setting [s]."""
     made = estimate(
-        MODEL, gpu, text_tokens=64, batch=batch,
+        MODEL, gpu, text_tokens=TEXT, batch=batch,
         compress=f"cluster:k={k},iterations={iterations},impl={impl},check=false",
     )  # fmt: skip
-    free = estimate(MODEL, gpu, text_tokens=64, batch=batch, compress=f"spatial:k={k}")
-    overhead = made.time_s["ttft"] - free.time_s["ttft"]
-    assert free.baseline is not None
-    saved = free.baseline.time_s["ttft"] - free.time_s["ttft"]
+    free, saved = free_choice(MODEL, gpu, k, batch)
+    overhead = made.time_s["ttft"] - free
     return {
         "gpu": gpu, "impl": impl, "k": k, "iterations": iterations, "batch": batch,
         "overhead_s": overhead, "saved_s": saved, "share_pct": 100 * overhead / saved,
     }  # fmt: skip
+
+
+def free_choice(
+    model: str | ModelSpec, gpu: str | HardwareProfile, k: int, batch: int, **options: Any
+) -> tuple[float, float]:
+    """Return the time to first token with k tokens picked by index, and what that saves [s]."""
+    free = estimate(model, gpu, text_tokens=TEXT, batch=batch, compress=f"spatial:k={k}", **options)
+    assert free.baseline is not None
+    return free.time_s["ttft"], free.baseline.time_s["ttft"] - free.time_s["ttft"]
 
 
 def table() -> list[dict[str, Any]]:
@@ -49,7 +59,7 @@ def table() -> list[dict[str, Any]]:
     ]
 
 
-def measured(path: Path, gpu: str, calibration: str | None) -> list[dict[str, Any]]:
+def measured(path: Path, gpu: str | Path, calibration: str | Path | None) -> list[dict[str, Any]]:
     """Return measured clusterings beside their prediction."""
     groups = validate_timings([path], gpu=gpu, calibration=calibration).groups
     rows: list[dict[str, Any]] = []

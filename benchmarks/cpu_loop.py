@@ -21,7 +21,9 @@ from typing import Any
 
 import pandas as pd
 
-from costmodel.calibration.judging import Judged, validate_timings
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.loop.requests import again, compared, judged, summary
 from costmodel.calibration.user import OwnCalibration, calibrate
 from costmodel.calibration.writing import write_calibration
 
@@ -29,7 +31,6 @@ MODEL = "llava-small"
 KERNEL_TOKENS = (1, 8, 24, 48, 80, 112, 176, 320, 400, 577, 720, 900, 1200, 1600)
 PROMPTS = (40, 64, 128, 256, 448, 640, 1024)
 KERNEL_SUITES = ("gemm", "attention", "memory_bound")
-REQUEST = ["batch", "text_tokens", "compress"]
 
 
 def measure(out: Path, suites: Sequence[str], tokens: Sequence[int], *more: str) -> None:
@@ -39,43 +40,11 @@ def measure(out: Path, suites: Sequence[str], tokens: Sequence[int], *more: str)
     subprocess.run([*command, *more, "-o", str(out)], check=True)
 
 
-def of_requests(groups: Sequence[Judged], stage: str) -> pd.DataFrame:
-    """Return the judged requests of a stage in eager code, the code transformers runs."""
-    frames = [group.points for group in groups if group.stack.kind == f"{stage} eager"]
-    return pd.concat(frames) if frames else pd.DataFrame(columns=REQUEST)
-
-
-def compared(folder: Path, own: Path, profile: Path, stage: str = "ttft") -> pd.DataFrame:
-    """Return each request with both measurements, the prediction and its error."""
-    runs = [
-        of_requests(
-            validate_timings(
-                [folder / run / "whole_model.parquet"], gpu=profile, calibration=own
-            ).groups,
-            stage,
-        ).set_index(REQUEST)
-        for run in ("first", "second")
-    ]
-    if any(run.empty for run in runs):
-        return pd.DataFrame()
-    table = runs[0].assign(again_s=runs[1]["time_s"]).dropna(subset=["again_s"]).reset_index()
-    mean = (table["time_s"] + table["again_s"]) / 2
-    return table.assign(
-        error_pct=100 * (table["predicted_s"] / mean - 1),
-        spread_pct=100 * (table["again_s"] / table["time_s"] - 1),
-        inside=(mean >= table["low_s"]) & (mean <= table["high_s"]),
-    )
-
-
-def summary(table: pd.DataFrame) -> dict[str, float]:
-    """Return mean absolute error, coverage, and how far the two runs are from each other [%]."""
-    return {
-        "requests": float(len(table)),
-        "mape_pct": float(table["error_pct"].abs().mean()),
-        "bias_pct": float(table["error_pct"].mean()),
-        "in_band_pct": float(100 * table["inside"].mean()),
-        "run_to_run_pct": float(table["spread_pct"].abs().mean()),
-    }
+def eager_requests(folder: Path, own: Path, profile: Path) -> pd.DataFrame:
+    """Return requests of the code that transformers runs, measured twice and predicted."""
+    first, second = (folder / run / "whole_model.parquet" for run in ("first", "second"))
+    table = again(judged(first, profile, own), second, profile).dropna(subset=["again_s"])
+    return compared(table[table["runtime"] == "eager"])
 
 
 def report(result: OwnCalibration, table: pd.DataFrame, tokens: pd.DataFrame) -> dict[str, Any]:
@@ -136,8 +105,9 @@ def main() -> None:
         profile = kernels / "cpu.yaml"
         result = calibrate(sorted(kernels.glob("*.parquet")), profile)
         write_calibration(result.calibration, own)
-        table = compared(folder, own, profile)
-        figures = report(result, table, compared(folder, own, profile, "tpot"))
+        requests = eager_requests(folder, own, profile)
+        table = requests[requests["stage"] == "ttft"]
+        figures = report(result, table, requests[requests["stage"] == "tpot"])
     if arguments.json:
         print(json.dumps(figures, indent=2))
     else:

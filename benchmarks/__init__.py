@@ -1,0 +1,1 @@
+"""Scripts that measure; some share what lies in `benchmarks.loop`."""
