@@ -6,6 +6,8 @@ import datetime
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, get_args
 
+import numpy as np
+
 from costmodel.calibration.schema import Timings
 from costmodel.specs.calibration import HostFit
 from costmodel.specs.hardware import HardwareProfile
@@ -20,12 +22,24 @@ HOST_COSTS = ("launch", "start", "gap", "sync")
 """Values of ``op`` in launch timings, as of `costmodel.specs.runtime.RuntimeProfile`."""
 
 _MICRO = 1e-6
+_EAGER, _COMPILED, _GRAPH = "eager", "compiled", "cuda-graph"
+_TIMES = ("time_us", "time_us_min", "time_us_mean")
 
 
 def host_fits(
     timings: Sequence[Timings], profile: HardwareProfile, date: datetime.date
 ) -> tuple[HostFit, ...]:
-    """Return the host costs of every runtime that was measured.
+    r"""Return the host costs of every runtime that was measured.
+
+    Rows whose ``op`` is one of `HOST_COSTS` say a cost.  Other costs come from rows over several
+    numbers of kernels n: the host's time of a ``call`` is a start and a launch for each kernel,
+
+    .. math:: t_\mathrm{call}(n) = s + n\,l
+
+    and the gap of a runtime is what a kernel takes there beyond what it takes where times of
+    kernels were measured (``kernel``), in batches that follow each other in a graph: the slope
+    of ``replay`` over n for ``cuda-graph``, and ``queued`` for kernels launched one by one.
+    Compiled code launches into the same queue as eager code, whose gap and sync it takes.
 
     A processor that is its own host starts no kernels on another device: what calling one
     costs is part of the kernel's measured time, so that its host costs are nothing.
@@ -43,7 +57,8 @@ def host_fits(
     -------
     tuple of HostFit
         Medians of the rows; the range of a launch is from the least minimum to the largest
-        mean of them, and holds the median.
+        mean of them, or of slopes through these, and holds the median.  A runtime of which no
+        launch is known is left out.
     """
     if profile.is_processor:
         return tuple(_nothing(runtime, date) for runtime in get_args(Runtime))
@@ -53,34 +68,82 @@ def host_fits(
     import pandas as pd
 
     rows = pd.concat(frames)
-    return tuple(
-        _fit(runtime, part, date)
-        for runtime in get_args(Runtime)
-        if "launch" in set((part := rows[rows["runtime"] == runtime])["op"])
-    )
+    found = (_fit(runtime, rows, date) for runtime in get_args(Runtime))
+    return tuple(fit for fit in found if fit is not None)
 
 
-def _fit(runtime: str, rows: pd.DataFrame, date: datetime.date) -> HostFit:
-    costs = {
-        op: float(rows.loc[rows["op"] == op, "time_us"].median()) * _MICRO
-        for op in HOST_COSTS
-        if (rows["op"] == op).any()
-    }
-    launches = rows[rows["op"] == "launch"]
-    ends = launches[["time_us", "time_us_min", "time_us_mean"]]
+def _fit(runtime: str, rows: pd.DataFrame, date: datetime.date) -> HostFit | None:
+    own = rows[rows["runtime"] == runtime]
+    launches = _launches(own)
+    if not launches:
+        return None
+    line = _line(own, "call", "time_us")
+    start = _median(own, "start")
+    if start is None:
+        start = max(line[0], 0.0) if line else 0.0
+    sync = _median(own, "sync")
+    if sync is None and runtime == _COMPILED:
+        sync = _median(rows[rows["runtime"] == _EAGER], "sync")
+    gap = _gap(runtime, rows)
     return HostFit(
         runtime=runtime,
-        launch_s=costs["launch"],
-        launch_low_s=float(ends.min(skipna=True).min()) * _MICRO,
-        launch_high_s=float(ends.max(skipna=True).max()) * _MICRO,
-        start_s=costs.get("start", 0.0),
-        gap_s=costs.get("gap", 0.0),
-        sync_s=costs.get("sync", 0.0),
-        source=", ".join(sorted(set(rows["source"]))),
-        software=", ".join(sorted(set(rows["software"]))),
-        rows=len(rows),
+        launch_s=launches[0] * _MICRO,
+        launch_low_s=min(launches) * _MICRO,
+        launch_high_s=max(launches) * _MICRO,
+        start_s=start * _MICRO,
+        gap_s=gap * _MICRO,
+        sync_s=(sync or 0.0) * _MICRO,
+        source=", ".join(sorted(set(own["source"]))),
+        software=", ".join(sorted(set(own["software"]))),
+        rows=len(own),
         fitted=date,
     )
+
+
+def _launches(rows: pd.DataFrame) -> list[float]:
+    """Return median, least and largest launch [us]; none where nothing says it."""
+    direct = rows.loc[rows["op"] == "launch", list(_TIMES)]
+    if not direct.empty:
+        ends = (direct.min(skipna=True).min(), direct.max(skipna=True).max())
+        return [float(direct["time_us"].median()), *map(float, ends)]
+    lines = [_line(rows, "call", column) for column in _TIMES]
+    if lines[0] is None:
+        return []
+    return [max(line[1], 0.0) for line in lines if line is not None]
+
+
+def _gap(runtime: str, rows: pd.DataFrame) -> float:
+    """Return the gap of a runtime [us]; nothing where no row says it."""
+    own, graphs = rows[rows["runtime"] == runtime], rows[rows["runtime"] == _GRAPH]
+    said, kernel = _median(own, "gap"), _median(graphs, "kernel")
+    if said is not None:
+        return said
+    if kernel is None:
+        return 0.0
+    if runtime == _GRAPH:
+        line = _line(graphs, "replay", "time_us")
+        taken = line[1] if line else None
+    else:
+        taken = _median(rows[rows["runtime"] == _EAGER], "queued")
+    return 0.0 if taken is None else max(taken - kernel, 0.0)
+
+
+def _median(rows: pd.DataFrame, op: str) -> float | None:
+    times = rows.loc[rows["op"] == op, "time_us"]
+    return None if times.empty else float(times.median())
+
+
+def _line(rows: pd.DataFrame, op: str, column: str) -> tuple[float, float] | None:
+    """Return intercept and slope of times over kernels [us], or None for fewer than two counts.
+
+    Relative errors are made least, or the longest row alone would set the intercept.
+    """
+    part = rows.loc[(rows["op"] == op) & rows[column].notna(), ["kernels", column]]
+    if part["kernels"].nunique() < 2:
+        return None
+    kernels, times = (part[name].to_numpy(dtype=np.float64) for name in ("kernels", column))
+    slope, intercept = np.polyfit(kernels, times, 1, w=1.0 / np.maximum(times, 1e-3))
+    return float(intercept), float(slope)
 
 
 def _nothing(runtime: str, date: datetime.date) -> HostFit:

@@ -233,7 +233,8 @@ KINDS: Mapping[str, Kind] = {
             "launch",
             (
                 _text("runtime", "eager, compiled or cuda-graph"),
-                _text("op", "launch, start, gap or sync: see HostFit"),
+                _text("op", "launch, start, gap or sync: see HostFit; others: see host_fits"),
+                _size("kernels", "kernels that were started together", 1),
             ),
             "runtime op",
             Column("dtype", "text", "", "number format, of no influence", ""),

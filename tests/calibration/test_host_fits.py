@@ -46,6 +46,83 @@ def test_runtimes_without_launch_rows_keep_their_defaults(tmp_path: Path) -> Non
     assert [fit.runtime for fit in host_fits(timings, load_gpu("a40"), DATE)] == ["compiled"]
 
 
+KERNEL_US = 1.7
+"""Of the stand-in for a kernel; costs of the runtimes are those of `MEASURED`."""
+
+MEASURED = {
+    "eager": {"launch": 6.0, "start": 0.0, "gap": 0.4, "sync": 9.0},
+    "compiled": {"launch": 8.0, "start": 30.0, "gap": 0.4, "sync": 9.0},
+    "cuda-graph": {"launch": 0.6, "start": 12.0, "gap": 0.3, "sync": 10.0},
+}
+
+
+def measured(folder: Path, noise: float = 0.0) -> Path:
+    """Rows as the suite `launch` measures them on a device that has these costs."""
+
+    def row(runtime: str, op: str, kernels: int, time: float) -> dict[str, object]:
+        time *= 1 + noise * (-1) ** kernels
+        return {
+            "gpu": "a40", "source": "lab", "software": "torch 2.9", "runtime": runtime, "op": op,
+            "kernels": kernels, "time_us": time, "time_us_mean": 1.1 * time,
+            "time_us_min": 0.9 * time, "time_us_max": 9 * time, "time_us_std": time,
+        }  # fmt: skip
+
+    eager, graph = MEASURED["eager"], MEASURED["cuda-graph"]
+    rows = [
+        row("eager", "launch", 1, eager["launch"]),
+        row("eager", "sync", 1, eager["sync"]),
+        row("eager", "queued", 1, KERNEL_US + eager["gap"]),
+        row("cuda-graph", "kernel", 1, KERNEL_US),
+        row("cuda-graph", "sync", 1, graph["sync"]),
+    ]
+    for runtime, counts in (("compiled", (2, 20, 100)), ("cuda-graph", (1, 10, 100, 1000))):
+        costs = MEASURED[runtime]
+        rows += [row(runtime, "call", n, costs["start"] + n * costs["launch"]) for n in counts]
+    for n in (1, 10, 100, 1000):
+        wall = graph["start"] + graph["launch"] + n * (KERNEL_US + graph["gap"]) + graph["sync"]
+        rows.append(row("cuda-graph", "replay", n, wall))
+    path = folder / "launch.parquet"
+    pd.DataFrame(rows).to_parquet(path)
+    return path
+
+
+def test_every_cost_is_recovered_from_what_the_suite_measures(tmp_path: Path) -> None:
+    timings, _ = load_timings([measured(tmp_path)])
+    fits = {fit.runtime: fit for fit in host_fits(timings, load_gpu("a40"), DATE)}
+    assert set(fits) == set(MEASURED)
+    for runtime, costs in MEASURED.items():
+        fit = fits[runtime]
+        found = {op: getattr(fit, f"{op}_s") * 1e6 for op in HOST_COSTS}
+        assert found == pytest.approx(costs, abs=1e-6), runtime
+        assert fit.launch_low_s == pytest.approx(0.9 * fit.launch_s)
+        assert fit.launch_high_s == pytest.approx(1.1 * fit.launch_s)
+
+
+def test_noise_of_long_rows_does_not_reach_the_start(tmp_path: Path) -> None:
+    """One percent of a replay of 1000 kernels is half the start of a graph."""
+    timings, _ = load_timings([measured(tmp_path, noise=0.01)])
+    fits = {fit.runtime: fit for fit in host_fits(timings, load_gpu("a40"), DATE)}
+    assert fits["cuda-graph"].start_s * 1e6 == pytest.approx(12.0, rel=0.05)
+    assert fits["cuda-graph"].launch_s * 1e6 == pytest.approx(0.6, rel=0.05)
+
+
+def test_a_gap_is_only_what_times_of_kernels_do_not_have(tmp_path: Path) -> None:
+    path = measured(tmp_path)
+    rows = pd.read_parquet(path)
+    rows[rows["op"] != "kernel"].to_parquet(path)
+    timings, _ = load_timings([path])
+    fits = host_fits(timings, load_gpu("a40"), DATE)
+    assert {fit.gap_s for fit in fits} == {0.0}
+
+
+def test_one_row_is_no_line(tmp_path: Path) -> None:
+    path = measured(tmp_path)
+    rows = pd.read_parquet(path)
+    rows[(rows["op"] != "call") | (rows["kernels"] == 2)].to_parquet(path)
+    timings, _ = load_timings([path])
+    assert [fit.runtime for fit in host_fits(timings, load_gpu("a40"), DATE)] == ["eager"]
+
+
 def test_a_processor_starts_nothing_elsewhere() -> None:
     processor = load_gpu("a40").model_copy(update={"compute_capability": "none"})
     fits = host_fits([], processor, DATE)
