@@ -36,8 +36,6 @@ OPTIONS = {
     "chosen": Options(models=("llama-3-8b",), tokens=(7,), quick=True),
 }
 ALLOWED = {"torch", "transformers", "numpy", "pandas", "pyarrow"}
-# Not of the schema: tells host costs of several kernels apart, which readers take together.
-OWN_KEYS = {"launch": {"kernels"}}
 
 
 def _inputs(dtype: str = "fp32") -> Inputs:
@@ -77,7 +75,7 @@ def test_cases_have_the_columns_of_the_schema(name: str, options: Options) -> No
         kind = KINDS[case.kind]
         needed = {column.name for column in kind.columns if column.needed and column.key}
         assert needed - set(WHERE) <= set(case.key), case.label
-        assert set(case.key) <= set(kind.key) | OWN_KEYS.get(name, set()), case.label
+        assert set(case.key) <= set(kind.key), case.label
         assert case.dtype in options.dtypes
         assert case.suite == name
         assert not set(case.notes) & set(case.key)

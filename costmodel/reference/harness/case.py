@@ -15,12 +15,13 @@ __all__ = ["Case", "Options", "Runnable", "Suite", "Timer", "Value", "rotating"]
 Value = str | int | float | bool
 """What a column of a row holds."""
 
-Timer = Literal["device", "wall", "host", "wait"]
+Timer = Literal["device", "wall", "host", "wait", "queued"]
 """What a sample covers.
 
 ``device``: the device's time only.  ``wall``: from the call until the device is done, for code
 that waits for the device.  ``host``: what the host takes to hand the work over.  ``wait``:
-from then until the device is done and the host goes on.  On a CPU all are the time of the call.
+from then until the device is done and the host goes on.  ``queued``: the device's time of calls
+that were all in the queue when it began.  On a CPU all are the time of the call.
 """
 
 

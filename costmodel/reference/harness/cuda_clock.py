@@ -2,24 +2,34 @@
 
 Kernels shorter than the host needs to launch them would be timed with the gaps between them,
 and code of ten kernels with ten gaps.  So a batch of calls of up to a millisecond is captured
-into a CUDA graph, one call for each input set at least, and events around its replays give the
-device's time alone.  Longer calls are timed by events around batches of them: the host is then
-ahead of the device.
+into a CUDA graph, one call for each input set at least.  Longer calls are enqueued one by one.
+
+A batch is timed between two events, of which the first is the end of the batch before: while one
+runs the host enqueues the next, so that the device never waits for the host to start a sample.
 """
 
 from __future__ import annotations
 
 import time
+from collections import deque
+from collections.abc import Callable
 from typing import Any
 
+from ..graphs import capture
 from .case import Runnable
 from .timing import Limits, Timing, calls_for, collect, scaled
 
-__all__ = ["time_on_cuda"]
+__all__ = ["time_on_cuda", "wake"]
 
 _SHORT_S = 1e-3
 _LEAST_SAMPLE_S = 1e-3
+# The host may be slower than the device, whose time of a batch is then shorter than estimated.
+_LEAST_GRAPH_S = 2e-3
+_LONG_S = 20e-3
 _MOST_CALLS = 4096
+_FIRST_SETS = 32
+_PLUG_CYCLES = 20_000_000
+_WAKE_WIDTH = 4096
 
 
 def time_on_cuda(runnable: Runnable, limits: Limits) -> Timing:
@@ -38,23 +48,47 @@ def time_on_cuda(runnable: Runnable, limits: Limits) -> Timing:
         ``timer`` says how it was timed.
     """
     one_s = _warm_up(runnable, limits)
-    if runnable.timer != "device":
+    if runnable.timer == "queued":
+        timing = _behind_a_plug(runnable, limits)
+    elif runnable.timer != "device":
         timing = _by_host(runnable, limits, runnable.queue if runnable.timer == "host" else 1)
     elif runnable.graph and one_s < _SHORT_S:
         timing = _by_graph(runnable, limits, one_s)
     else:
-        timing = _by_events(runnable, limits, calls_for(one_s, _LEAST_SAMPLE_S, _MOST_CALLS))
+        timing = _by_events(runnable, limits, one_s)
     return Timing(scaled(timing.samples_s, runnable.per_call), timing.calls, timing.timer)
 
 
-def _warm_up(runnable: Runnable, limits: Limits) -> float:
-    """Return the seconds of one call when many are in flight."""
+def wake(device: str, seconds: float = 1.0) -> None:
+    """Keep a GPU busy until its clocks have risen, as they are during a long measurement.
+
+    Parameters
+    ----------
+    device : str
+        ``cuda`` or ``cuda:1``.
+    seconds : float
+        For how long [s].
+    """
     import torch
 
-    for number in range(3):
-        runnable.run(number)
+    one = torch.ones(_WAKE_WIDTH, _WAKE_WIDTH, device=device, dtype=torch.float16)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        for _ in range(10):
+            torch.mm(one, one)
+        torch.cuda.synchronize()
+
+
+def _warm_up(runnable: Runnable, limits: Limits) -> float:
+    """Return the seconds of one call when many are in flight: the least, for one may compile."""
+    import torch
+
+    # Code may be compiled anew for each set of weights.
+    number = max(3, min(runnable.sets, _FIRST_SETS))
+    for index in range(number):
+        runnable.run(index)
     torch.cuda.synchronize()
-    number, calls, elapsed = 3, 1, 0.0
+    calls, least = 1, float("inf")
     start = time.monotonic()
     while True:
         before = time.perf_counter()
@@ -62,26 +96,55 @@ def _warm_up(runnable: Runnable, limits: Limits) -> float:
             runnable.run(number)
             number += 1
         torch.cuda.synchronize()
-        elapsed = time.perf_counter() - before
+        least = min(least, (time.perf_counter() - before) / calls)
         if time.monotonic() - start >= limits.warm_up_s:
-            return elapsed / calls
+            return least
         calls = min(2 * calls, runnable.queue)
 
 
-def _events(timed: Any) -> float:
-    """Return the device's seconds of what `timed` enqueues."""
+def _between_events(
+    batch: Callable[[], object], limits: Limits, ahead: int = 2
+) -> tuple[float, ...]:
+    """Return the device's seconds of batches that follow each other without a gap."""
     import torch
 
-    begin = torch.cuda.Event(enable_timing=True)
-    end = torch.cuda.Event(enable_timing=True)
-    begin.record()
-    timed()
-    end.record()
-    end.synchronize()
-    return float(begin.elapsed_time(end)) * 1e-3
+    ends: deque[Any] = deque()
+
+    def enqueue() -> None:
+        batch()
+        ends.append(_event())
+
+    def sample() -> float:
+        enqueue()
+        begin, end = ends.popleft(), ends[0]
+        end.synchronize()
+        return float(begin.elapsed_time(end)) * 1e-3
+
+    for _ in range(ahead):
+        enqueue()
+    samples = collect(sample, limits)
+    torch.cuda.synchronize()
+    return samples
 
 
-def _by_events(runnable: Runnable, limits: Limits, calls: int) -> Timing:
+def _event() -> Any:
+    import torch
+
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    return event
+
+
+def _by_events(runnable: Runnable, limits: Limits, one_s: float) -> Timing:
+    calls = calls_for(one_s, _LEAST_SAMPLE_S, _MOST_CALLS)
+    # Of a long batch the host's microseconds are nothing, and one more costs patience.
+    ahead = 2 if calls * one_s < _LONG_S else 1
+    samples = _between_events(_batches(runnable, calls), limits, ahead)
+    return Timing(scaled(samples, calls), calls, "cuda_events")
+
+
+def _batches(runnable: Runnable, calls: int) -> Callable[[], None]:
+    """Return what runs so many calls, each time on the sets that come next."""
     position = 0
 
     def batch() -> None:
@@ -90,54 +153,63 @@ def _by_events(runnable: Runnable, limits: Limits, calls: int) -> Timing:
             runnable.run(number)
         position += calls
 
-    samples = collect(lambda: _events(batch), limits)
-    return Timing(scaled(samples, calls), calls, "cuda_events")
+    return batch
 
 
 def _by_graph(runnable: Runnable, limits: Limits, one_s: float) -> Timing:
-    calls = max(runnable.sets, calls_for(one_s, _LEAST_SAMPLE_S, _MOST_CALLS))
-    graph = _capture(runnable, calls)
-    for _ in range(2):
-        graph.replay()
-    samples = collect(lambda: _events(graph.replay), limits)
+    calls = max(runnable.sets, calls_for(one_s, _LEAST_GRAPH_S, _MOST_CALLS))
+
+    def batch() -> None:
+        # Results rotate as inputs do: one that is dropped at once gives its place, which the
+        # cache holds, to the next.
+        results: deque[object] = deque(maxlen=runnable.sets)
+        for number in range(calls):
+            results.append(runnable.run(number))
+
+    def warm_up() -> None:
+        for number in range(2):
+            runnable.run(number)
+
+    graph, _ = capture(batch, warm_up)
+    # The first replay uploads the graph.
+    graph.replay()
+    samples = _between_events(graph.replay, limits)
     return Timing(scaled(samples, calls), calls, "cuda_graph")
 
 
-def _capture(runnable: Runnable, calls: int) -> Any:
+def _behind_a_plug(runnable: Runnable, limits: Limits) -> Timing:
+    """Time calls that wait in the queue, all of them enqueued, when the first one starts."""
     import torch
 
-    # Libraries set themselves up on first use of a stream, which a capture must not see.
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for number in range(2):
-            runnable.run(number)
-    torch.cuda.current_stream().wait_stream(side)
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        for number in range(calls):
-            runnable.run(number)
-    return graph
+    calls, batch = runnable.queue, _batches(runnable, runnable.queue)
+
+    def sample() -> float:
+        torch.cuda.synchronize()
+        torch.cuda._sleep(_PLUG_CYCLES)
+        begin = _event()
+        batch()
+        if begin.query():
+            raise RuntimeError(f"the host took longer to enqueue {calls} calls than the device")
+        end = _event()
+        end.synchronize()
+        return float(begin.elapsed_time(end)) * 1e-3
+
+    return Timing(scaled(collect(sample, limits), calls), calls, "queued")
 
 
 def _by_host(runnable: Runnable, limits: Limits, calls: int) -> Timing:
     """Time on the host's clock: handing the work over, the wait for the device, or both."""
     import torch
 
-    position = 0
+    batch = _batches(runnable, calls)
 
     def sample() -> float:
-        nonlocal position
-        numbers = range(position, position + calls)
         torch.cuda.synchronize()
         start = time.perf_counter_ns()
-        for number in numbers:
-            runnable.run(number)
+        batch()
         handed_over = time.perf_counter_ns()
         torch.cuda.synchronize()
         end = time.perf_counter_ns()
-        position += calls
         if runnable.timer == "host":
             end = handed_over
         elif runnable.timer == "wait":

@@ -47,8 +47,8 @@ class Timing:
     calls : int
         Calls that each sample is the average of.
     timer : str
-        How: ``perf_counter``, ``cuda_graph``, ``cuda_events``, ``wall``, ``host`` or
-        ``wait``.
+        How: ``perf_counter``, ``cuda_graph``, ``cuda_events``, ``queued``, ``wall``, ``host``
+        or ``wait``.
 
     Examples
     --------

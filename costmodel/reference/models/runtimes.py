@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from ..graphs import capture
 from .base import RunnableModel
 from .shapes import ModelShape
 
@@ -20,7 +21,6 @@ RUNTIMES: tuple[Runtime, ...] = ("eager", "compiled", "cuda-graph")
 
 _SPECIALISATIONS = 512
 _NAMES_BEFORE_TORCH_2_7 = ("cache_size_limit", "accumulated_cache_size_limit")
-_WARM_UPS = 3
 
 
 def build(
@@ -108,11 +108,15 @@ def _check(runtime: str) -> None:
 
 
 def _compiled(run: Callable[..., Any], backend: str) -> Callable[..., Any]:
-    # Past its limit of versions of one function torch runs it uncompiled without a word.
+    # Past its limit of versions of one function torch runs it uncompiled without a word, and so
+    # it does after an error where the environment says so.
     config = torch._dynamo.config
     for name in ("recompile_limit", "accumulated_recompile_limit", *_NAMES_BEFORE_TORCH_2_7):
         if hasattr(config, name):
             setattr(config, name, max(getattr(config, name), _SPECIALISATIONS))
+    config.suppress_errors = False
+    if hasattr(config, "fail_on_recompile_limit_hit"):
+        config.fail_on_recompile_limit_hit = True
 
     def call(*inputs: Any) -> Any:
         return run(*inputs)
@@ -144,14 +148,5 @@ class _Graph:
     def _capture(self, leaves: list[Any], tree: Any) -> tuple[list[Tensor], Any, Any]:
         held = [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
         inputs = pytree.tree_unflatten(held, tree)
-        # Kernels are compiled and libraries set up on another stream, as capturing requires.
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(_WARM_UPS):
-                self.run(*inputs)
-        torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            result = self.run(*inputs)
+        graph, result = capture(lambda: self.run(*inputs))
         return [leaf for leaf in held if isinstance(leaf, Tensor)], graph, result

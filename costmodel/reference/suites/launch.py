@@ -1,29 +1,41 @@
-"""What the host pays for a kernel that does nothing to speak of: one element is added to.
+"""What the host pays for kernels that do nothing to speak of: one element is added to.
 
-Rows say for which runtime (``eager`` calls kernels one by one, ``cuda-graph`` replays them) and
-which cost (``op``); the costs that the cost model has are the first three.
+Rows say for which runtime (``eager`` calls kernels one by one, ``compiled`` has a compiled
+function start them, ``cuda-graph`` replays them), which cost (``op``) and over how many
+``kernels``.  A calibration makes all host costs of a runtime from them:
 
 ``launch``
-    Host's time for one kernel while the queue has room; in a graph, its share of the replay of
-    1000.  On a CPU it is the whole call.
-``start``
-    Host's time to start the replay of a graph of 300 kernels, as many as a stage may have.
+    Host's time for one kernel while the queue has room.  On a CPU it is the whole call.
+``call``
+    Host's time to hand over one stage of so many kernels, by one call of a compiled function or
+    one replay: the slope is a launch, the rest the start of a stage.
 ``sync``
-    From then until the device is done with one such kernel and the host goes on.
+    From the launch of one such kernel until the device is done with it and the host goes on.
+``replay``
+    Replay of a graph of so many kernels until the device is done: the slope is what a kernel
+    takes in a graph, the time between kernels included.
+``queued``
+    Device's time of each of many kernels that were all in the queue when the first began.
+``kernel``
+    The same kernel as other suites time theirs, in batches that a graph holds.  What the slope of
+    ``replay``, or ``queued``, is more than this is the gap that times of kernels do not have.
+
+The others are for people:
+
 ``view``
     A view is made: no kernel at all.
 ``launch_rate``
     Time for each of ever more kernels in the queue: the slower of host and device.
 ``read_back``
     The host reads one number, as a test for convergence does.
-``replay``
-    Replay of a graph of so many ``kernels`` until the device is done; the slope is what a
-    kernel takes in a graph.
+
+A stage of compiled code is a chain of small matrix products, each followed by a kernel that
+Inductor generates, so that half of its kernels are started by either, as in a language model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -33,30 +45,22 @@ from ..harness.inputs import Inputs
 __all__ = ["SUITE"]
 
 _QUEUE = 4000
-_STAGE, _MANY = 300, 1000
+_QUEUED = 200
 _REPLAYS = (1, 10, 100, 1000)
+_CHAINS = (2, 20, 100)
+_CHAIN_WIDTH = 16
 
 Prepare = Callable[[Inputs], Runnable]
+Made = tuple[str, str, int, Prepare]
 
 
 def _cases(options: Options) -> list[Case]:
-    made: list[tuple[str, str, int, Prepare]] = [
+    made: list[Made] = [
         ("eager", "launch", 1, partial(_adding, timer="host")),
         ("eager", "view", 1, _viewing),
     ]
     if options.device == "cuda":
-        whole = partial(_replaying, kernels=_MANY, timer="host", per_call=_MANY)
-        made += [
-            ("eager", "sync", 1, partial(_adding, timer="wait")),
-            ("eager", "launch_rate", 1, _filling),
-            ("eager", "read_back", 1, _reading),
-            ("cuda-graph", "launch", 1, whole),
-            ("cuda-graph", "start", _STAGE, partial(_replaying, kernels=_STAGE, timer="host")),
-            ("cuda-graph", "sync", 1, partial(_replaying, kernels=1, timer="wait")),
-        ]
-        for kernels in _REPLAYS:
-            replaying = partial(_replaying, kernels=kernels, timer="wall")
-            made.append(("cuda-graph", "replay", kernels, replaying))
+        made += _on_a_gpu()
     return [
         Case(
             "launch",
@@ -69,13 +73,29 @@ def _cases(options: Options) -> list[Case]:
     ]
 
 
-def _runnable(run: Callable[[int], object], timer: Timer = "host", **rest: Any) -> Runnable:
-    return Runnable(run, sets=1, set_bytes=4, timer=timer, graph=False, **rest)
+def _on_a_gpu() -> Iterator[Made]:
+    yield "eager", "sync", 1, partial(_adding, timer="wait")
+    yield "eager", "queued", 1, partial(_adding, timer="queued", queue=_QUEUED)
+    yield "eager", "launch_rate", 1, _filling
+    yield "eager", "read_back", 1, _reading
+    yield "cuda-graph", "kernel", 1, partial(_adding, timer="device", graph=True)
+    yield "cuda-graph", "sync", 1, partial(_replaying, kernels=1, timer="wait")
+    for kernels in _REPLAYS:
+        yield "cuda-graph", "call", kernels, partial(_replaying, kernels=kernels, timer="host")
+        yield "cuda-graph", "replay", kernels, partial(_replaying, kernels=kernels, timer="wall")
+    for kernels in _CHAINS:
+        yield "compiled", "call", kernels, partial(_calling, kernels=kernels)
 
 
-def _adding(inputs: Inputs, timer: Timer) -> Runnable:
+def _runnable(
+    run: Callable[[int], object], timer: Timer = "host", graph: bool = False, **rest: Any
+) -> Runnable:
+    return Runnable(run, sets=1, set_bytes=4, timer=timer, graph=graph, **rest)
+
+
+def _adding(inputs: Inputs, timer: Timer, **rest: Any) -> Runnable:
     one = inputs.scratch(1)
-    return _runnable(lambda i: one.add_(1), timer)
+    return _runnable(lambda i: one.add_(1), timer, **rest)
 
 
 def _viewing(inputs: Inputs) -> Runnable:
@@ -98,21 +118,32 @@ def _reading(inputs: Inputs) -> Runnable:
     return _runnable(lambda i: one.item(), "wall")
 
 
-def _replaying(inputs: Inputs, kernels: int, timer: Timer, per_call: int = 1) -> Runnable:
-    import torch
+def _replaying(inputs: Inputs, kernels: int, timer: Timer) -> Runnable:
+    from ..graphs import capture
 
     one = inputs.scratch(1)
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        one.add_(1)
-    torch.cuda.current_stream().wait_stream(side)
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+
+    def run() -> None:
         for _ in range(kernels):
             one.add_(1)
-    return _runnable(lambda i: graph.replay(), timer, per_call=per_call, queue=8)
+
+    graph, _ = capture(run)
+    # More than one replay may fill the queue, and the host would wait for room.
+    return _runnable(lambda i: graph.replay(), timer, queue=1)
+
+
+def _calling(inputs: Inputs, kernels: int) -> Runnable:
+    from ..models.runtimes import wrap
+
+    x, weight = inputs.normal(2, _CHAIN_WIDTH, _CHAIN_WIDTH)
+
+    def chain(hidden: Any) -> Any:
+        for _ in range(kernels // 2):
+            hidden = (hidden @ weight).relu()
+        return hidden
+
+    call = wrap(chain, "compiled")
+    return _runnable(lambda i: call(x), "host", queue=max(1, _QUEUED // kernels))
 
 
 SUITE = Suite("launch", "Launch, dispatch and synchronisation cost, CUDA graph replay.", _cases)
