@@ -50,6 +50,7 @@ class Device:
         self.stream: Any = "default"
         self.alive_bytes = self.peak_bytes = 0
         self.limit_bytes = 1 << 40
+        self.lost = ""
 
     def launch(self, kernel_s: float) -> None:
         if self.captured is not None:
@@ -68,6 +69,8 @@ class Device:
         self.device_s = max(self.device_s, self.host_s) + sum(kernels)
 
     def wait(self) -> None:
+        if self.lost:
+            raise RuntimeError(self.lost)
         if self.captured is not None:
             self.is_valid = False
             raise RuntimeError(CAPTURED)
@@ -78,6 +81,7 @@ class Device:
 def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
     torch = pytest.importorskip("torch", reason="needs the extra 'measure'")
     from costmodel.reference import graphs
+    from costmodel.reference.harness import cuda_clock
 
     found = Device()
 
@@ -135,9 +139,12 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
         "Stream": lambda device: stream, "current_stream": lambda: before, "stream": on,
         "current_device": lambda: 0, "_sleep": sleep, "default_generators": (SimpleNamespace(),),
         "set_stream": lambda stream: setattr(found, "stream", "default"),
+        "empty_cache": lambda: None,
     }  # fmt: skip
     for name, fake in fakes.items():
         monkeypatch.setattr(torch.cuda, name, fake)
+    monkeypatch.setattr(cuda_clock, "wake", lambda device: None)
+    monkeypatch.setattr(torch, "rand", lambda size, device: found.wait())
     monkeypatch.setattr(time, "perf_counter", lambda: found.host_s)
     monkeypatch.setattr(time, "perf_counter_ns", lambda: round(found.host_s * 1e9))
     graphs._stream.cache_clear()

@@ -96,7 +96,7 @@ def test_a_wait_in_a_capture_is_told_as_what_it_was(device: Device) -> None:
         if device.captured is not None:
             torch.cuda.synchronize()
 
-    with pytest.raises(CaptureError, match="cannot be captured: .*not permitted when stream is"):
+    with pytest.raises(CaptureError, match=r"cannot be captured: .*not permitted when stream is"):
         _time(run)
     assert device.stream == "default"
     assert _timing(device, 3e-6).samples_s == pytest.approx([3e-6] * 5)

@@ -50,7 +50,8 @@ class Measured:
         if self.outcome.interrupted:
             return 130
         nothing = not (self.outcome.measured or self.outcome.skipped)
-        return int(bool(self.outcome.broken) or (self.outcome.failed > 0 and nothing))
+        in_vain = self.outcome.failed + self.outcome.given_up
+        return int(bool(self.outcome.broken) or (in_vain > 0 and nothing))
 
     def lines(self) -> list[str]:
         """Return the result in words."""
@@ -58,9 +59,12 @@ class Measured:
         text = f"{counts.measured} measured in {duration_text(self.seconds)}"
         text += f", {counts.skipped} there already" if counts.skipped else ""
         text += f", {counts.failed} failed" if counts.failed else ""
+        text += f", {counts.given_up} that failed before not tried" if counts.given_up else ""
         text += f", {counts.left} left: run the same again to go on" if counts.left else ""
         lines = ["interrupted: " + text if counts.interrupted else text]
         lines += [f"failed ({n}): {reason}" for reason, n in counts.reasons.items()]
+        if counts.given_up:
+            lines.append("to try what failed before once more, remove failures.jsonl")
         if counts.broken:
             lines.append(f"stopped, because the device runs nothing more: {counts.broken}")
         return [*lines, *(f"wrote {path}" for path in self.files)]

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-import json
+import gc
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TextIO
+from typing import TextIO
 
+from .attempts import Attempts
 from .case import Case
-from .clock import time_runnable
 from .conditions import conditions
-from .inputs import Inputs, Pool, Rotation
+from .inputs import Rotation
 from .progress import Progress
 from .store import Layout, Store
 from .timing import Limits
+from .trial import Trial
+from .watchdog import Watchdog
 
-__all__ = ["Outcome", "Runner"]
+__all__ = ["LOST_DEVICE", "Outcome", "Runner"]
+
+LOST_DEVICE = 75
+"""Exit code of a process that a case held on to: a new one can go on (sysexits' EX_TEMPFAIL)."""
 
 _CONDITIONS_S = 10.0
+_PATIENCE_S = 5.0
 
 Conditions = dict[str, str | float]
 
@@ -31,6 +38,8 @@ class Outcome:
     ----------
     measured, skipped, failed, left : int
         Cases that were timed, were there already, could not run, were not started.
+    given_up : int
+        Cases that failed too often in earlier runs.
     interrupted : bool
         Whether the user stopped it.
     broken : str
@@ -43,6 +52,7 @@ class Outcome:
     skipped: int = 0
     failed: int = 0
     left: int = 0
+    given_up: int = 0
     interrupted: bool = False
     broken: str = ""
     reasons: dict[str, int] = field(default_factory=dict)
@@ -67,6 +77,10 @@ class Runner:
         Of random inputs.
     told : callable, optional
         Called with all notes of clocks and temperatures when there is a new one.
+    watchdog : Watchdog, optional
+        Looks after cases on a GPU.
+    leave : callable, optional
+        Ends the process at once with a code, when a case can be ended in no other way.
 
     Attributes
     ----------
@@ -83,10 +97,14 @@ class Runner:
         limits: Limits,
         seed: int = 0,
         told: Callable[[list[Conditions]], None] = lambda noted: None,
+        watchdog: Watchdog | None = None,
+        leave: Callable[[int], None] = os._exit,
     ) -> None:
-        self._device, self._store, self._rotation, self._limits = device, store, rotation, limits
-        self._failures = layout.beside("failures.jsonl")
-        self._pool = Pool(device, seed)
+        self._device, self._store, self._limits = device, store, limits
+        self._trial = Trial(device, rotation, seed)
+        self._attempts = Attempts(layout, store)
+        self._watchdog, self._leave = watchdog or Watchdog(), leave
+        self._longest_s: dict[tuple[str, object], float] = {}
         self._told, self._noted = told, 0.0
         self.conditions: list[Conditions] = []
 
@@ -111,75 +129,88 @@ class Runner:
         wanted = [case for case in cases if not self._store.has(case)]
         outcome = Outcome(skipped=len(cases) - len(wanted))
         progress = Progress(stream, len(wanted), budget_s)
+        self._get_ready()
         self._note(every_s=0.0)
-        done = 0
         try:
             for done, case in enumerate(wanted):
                 if time.monotonic() - start >= budget_s or outcome.broken:
                     break
-                progress.update(done, case.label)
-                self._one(case, limits, outcome)
-                self._note(_CONDITIONS_S)
+                if self._attempts.is_given_up(case):
+                    outcome.given_up += 1
+                elif self._fits(case, limits):
+                    progress.update(done, case.label)
+                    self._one(case, limits, outcome, stream)
+                    self._note(_CONDITIONS_S)
             else:
                 progress.update(len(wanted), "done")
         except KeyboardInterrupt:
             outcome.interrupted = True
         finally:
             progress.close()
+            self._attempts.end()
             self._note(every_s=0.0)
             self._store.flush()
-        outcome.left = len(wanted) - outcome.measured - outcome.failed
+            gc.unfreeze()
+        outcome.left = len(wanted) - outcome.measured - outcome.failed - outcome.given_up
         return outcome
 
-    def _one(self, case: Case, limits: Limits, outcome: Outcome) -> None:
+    @property
+    def _on_gpu(self) -> bool:
+        return self._device.startswith("cuda")
+
+    def _get_ready(self) -> None:
+        # Every capture of a graph collects garbage, through all objects of all imported modules.
+        gc.collect()
+        gc.freeze()
+        if self._on_gpu:
+            from .cuda_clock import wake
+
+            wake(self._device)
+
+    def _fits(self, case: Case, limits: Limits) -> bool:
+        """Whether a case is through before the end if it takes as long as the longest of its kind.
+
+        Compiling may take a minute; other kinds can still use it.
+        """
+        longest = self._longest_s.get(_kind(case), 0.0)
+        return longest <= _PATIENCE_S or time.monotonic() + longest <= limits.deadline_s
+
+    def _one(self, case: Case, limits: Limits, outcome: Outcome, stream: TextIO) -> None:
+        begin = time.monotonic()
+        self._attempts.start(case)
         try:
-            measured = self._measure(case, limits)
-        except Exception as error:
-            # Whatever it was, the other cases can still be measured; it is written down.
-            reason = _first_line(error)
-            self._pool.clear()
+            if self._on_gpu:
+                with self._watchdog.over(
+                    limits.deadline_s, lambda hangs: self._abandon(case, hangs, stream)
+                ):
+                    measured, reason = self._trial.run(case, limits)
+            else:
+                measured, reason = self._trial.run(case, limits)
+        finally:
+            took = time.monotonic() - begin
+            self._longest_s[_kind(case)] = max(took, self._longest_s.get(_kind(case), 0.0))
+        if reason:
             outcome.failed += 1
             outcome.reasons[reason] = outcome.reasons.get(reason, 0) + 1
-            outcome.broken = self._broken()
-            self._fail(case, reason)
+            outcome.broken = self._trial.lost()
+            self._attempts.fail(case, reason, bool(outcome.broken))
         else:
             self._store.add(case, measured)
             outcome.measured += 1
+        self._attempts.end()
 
-    def _measure(self, case: Case, limits: Limits) -> dict[str, Any]:
-        import torch
-
-        inputs = Inputs(self._pool, case.dtype, self._rotation)
-        with torch.inference_mode():
-            runnable = case.prepare(inputs)
-        timing = time_runnable(runnable, self._device, limits)
-        total = runnable.rotation_bytes
-        return {
-            **timing.columns(),
-            **runnable.columns,
-            "rotation_sets": runnable.sets,
-            "rotation_bytes": total,
-            "cache_bytes": self._rotation.cache_bytes,
-            "rotates_beyond_cache": self._rotation.exceeds_cache(total),
-        }
-
-    def _broken(self) -> str:
-        """Return why the device can run nothing more; empty if it can."""
-        if not self._device.startswith("cuda"):
-            return ""
-        import torch
-
-        try:
-            torch.cuda.synchronize()
-            torch.cuda.empty_cache()
-        except RuntimeError as error:
-            return _first_line(error)
-        return ""
-
-    def _fail(self, case: Case, reason: str) -> None:
-        entry = {"suite": case.suite, "kind": case.kind, "key": dict(case.key), "reason": reason}
-        with self._failures.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({**entry, "at": round(time.time(), 3)}) + "\n")
+    def _abandon(self, case: Case, hangs: bool, stream: TextIO) -> None:
+        """Save what there is and end the process: the case cannot be ended otherwise."""
+        if hangs:
+            reason = f"took longer than {self._watchdog.most_s:g} s"
+            self._attempts.fail(case, reason, lost_device=True)
+        else:
+            reason = "was not through when the time was up"
+        self._attempts.end()
+        self._store.flush()
+        stream.write(f"\n{case.label}: {reason}\n")
+        stream.flush()
+        self._leave(LOST_DEVICE)
 
     def _note(self, every_s: float) -> None:
         """Note clocks and temperatures, if the last time was long ago."""
@@ -189,6 +220,5 @@ class Runner:
             self._told(self.conditions)
 
 
-def _first_line(error: Exception) -> str:
-    text = str(error).strip().partition("\n")[0][:200]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+def _kind(case: Case) -> tuple[str, object]:
+    return case.suite, case.key.get("runtime")

@@ -134,12 +134,12 @@ class Store:
 
     def has(self, case: Case) -> bool:
         """Whether there is a row of the case from the same machine and software."""
-        return self._identity(case) in self._rows.get(case.kind, {})
+        return self.identity(case) in self._rows.get(case.kind, {})
 
     def add(self, case: Case, measured: Mapping[str, Any]) -> None:
         """Write a row; when this returns, a kill does not lose it."""
         row = {**self._where, **case.key, **measured, "suite": case.suite, **case.notes}
-        row |= {**self._run, "measured_at": round(time.time(), 3), _CASE: self._identity(case)}
+        row |= {**self._run, "measured_at": round(time.time(), 3), _CASE: self.identity(case)}
         with self._journal.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"kind": case.kind, "row": row}) + "\n")
             file.flush()
@@ -175,7 +175,7 @@ class Store:
         self._flushed = time.monotonic()
         return written
 
-    def _identity(self, case: Case) -> str:
+    def identity(self, case: Case) -> str:
         """Return what two measurements of the same thing share."""
         return json.dumps({**self._where, **case.key}, sort_keys=True)
 
