@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_args
 
 from costmodel.evaluation import Evaluation, evaluate_expressions, resolve
@@ -11,19 +12,25 @@ from costmodel.ops import ZERO, Op
 from costmodel.program import Program
 from costmodel.results import STAGES, OpRow, stage_of
 from costmodel.timing.device import Device
+from costmodel.timing.difference import Side, ratio_bounds
 from costmodel.timing.model import BOUNDS, PassTimes, Provenance
 
 __all__ = [
+    "Passes",
     "bytes_by_stage",
     "flops_by_stage",
     "interval",
     "memory_section",
     "op_rows",
     "parameters",
+    "savings_interval",
     "stage_provenance",
     "times_by_stage",
 ]
 
+
+Passes = Mapping[str, Side]
+"""Prefill as ``ttft`` and a decode step as ``tpot``."""
 
 _STAGE_NAMES = {"llm": "llm_prefill"}
 _WEAKNESS = get_args(Provenance)
@@ -138,6 +145,22 @@ def interval(times: PassTimes, decode: PassTimes | None = None) -> dict[str, Any
         "stages": stages,
         **({} if decode is None else {"tpot": bands(decode)}),
         "level": times.level,
+    }
+
+
+def savings_interval(before: Passes, after: Passes) -> dict[str, Any]:
+    """Return the bands of how many times faster `after` is than `before`, by kind of band.
+
+    Errors that both share cancel, so that they are narrower than the bands of the times
+    (`costmodel.timing.difference.ratio_bounds`).  An upper end is None where it has no bound.
+    """
+    return {
+        f"{name}_s_ratio": {
+            kind: [float(low), float(high) if math.isfinite(high) else None]
+            for kind, (low, high) in bounds.items()
+        }
+        for name in before
+        if (bounds := ratio_bounds(before[name], after[name]))
     }
 
 

@@ -7,12 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 from costmodel.accounting import (
+    Passes,
     bytes_by_stage,
     flops_by_stage,
     interval,
     memory_section,
     op_rows,
     parameters,
+    savings_interval,
     stage_provenance,
     times_by_stage,
 )
@@ -31,6 +33,7 @@ from costmodel.specs.hardware import HardwareProfile
 from costmodel.specs.model import ModelSpec
 from costmodel.specs.workload import MAX_TOKENS, check_count
 from costmodel.timing.device import resolve_device
+from costmodel.timing.difference import Side
 from costmodel.timing.model import load_time_model
 
 __all__ = ["Case", "Estimate", "Failure", "compare", "estimate", "estimate_case", "prepare"]
@@ -89,10 +92,11 @@ def estimate(
 def estimate_case(case: Case) -> Estimate:
     """Estimate a prepared case together with its baseline."""
     compressed = case.request is not None and case.request.compresses
-    baseline = _single(replace(case, request=None))
+    baseline, before = _single(replace(case, request=None))
     if not compressed:
         return replace(baseline, baseline=baseline)
-    return replace(_single(case), baseline=baseline)
+    result, after = _single(case)
+    return replace(result, baseline=baseline, savings_interval=savings_interval(before, after))
 
 
 def compare(
@@ -154,7 +158,7 @@ def compare(
     return rows
 
 
-def _single(case: Case) -> Estimate:
+def _single(case: Case) -> tuple[Estimate, Passes]:
     program, plan = case.program()
     device = resolve_device(case.gpu, load_host(), case.deployment)
     model = load_time_model(case.time_model)
@@ -165,7 +169,7 @@ def _single(case: Case) -> Estimate:
     memory_now = memory(program)
     rows = op_rows(prefill, prefill_times)
     decode_rows = op_rows(decode, decode_times)
-    return Estimate(
+    result = Estimate(
         inputs=inputs(case, plan),
         tokens=tokens(case, plan, program),
         params=parameters(program),
@@ -179,3 +183,5 @@ def _single(case: Case) -> Estimate:
         ops=rows,
         ops_decode=decode_rows,
     )
+    passes = {"ttft": Side(prefill, prefill_times), "tpot": Side(decode, decode_times)}
+    return result, passes

@@ -97,6 +97,9 @@ class Estimate:
         Time model, sources, versions.
     notes : tuple of str
         Assumptions and warnings, for people.
+    savings_interval : dict
+        Bands of the ratios ``ttft_s_ratio`` and ``tpot_s_ratio`` of `savings`, by kind of band;
+        empty for a baseline and where the time model has none.
     baseline : Estimate, optional
         The same without compression; None for a baseline itself.
     convention : dict, optional
@@ -116,6 +119,7 @@ class Estimate:
     notes: tuple[str, ...]
     ops: tuple[OpRow, ...] = field(repr=False)
     ops_decode: tuple[OpRow, ...] = field(repr=False)
+    savings_interval: dict[str, Any] = field(default_factory=dict)
     baseline: Estimate | None = field(default=None, repr=False)
     convention: dict[str, Any] | None = field(default=None, repr=False)
 

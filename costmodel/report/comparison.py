@@ -82,6 +82,7 @@ def _row(label: str, result: Estimate, visual_tokens_kept: int | None) -> dict[s
         "ttft_s": result.time_s["ttft"],
         "tpot_s": result.time_s["tpot"],
         "speedup_ttft": baseline.time_s["ttft"] / result.time_s["ttft"],
+        **_speedup_band(result),
         "fewer_flops": baseline.flops["total"] / result.flops["total"],
         "kv_cache_bytes": memory["kv_cache"],
         "memory_bytes": memory["total"],
@@ -92,6 +93,19 @@ def _row(label: str, result: Estimate, visual_tokens_kept: int | None) -> dict[s
         "reason": None,
     })  # fmt: skip
     return row
+
+
+def _speedup_band(result: Estimate) -> dict[str, float | None]:
+    """The band for any lab and software; none for the baseline or without bands."""
+    bands = result.savings_interval.get("ttft_s_ratio", {}).get("any_stack", (None, None))
+    return dict(zip(("speedup_ttft_low", "speedup_ttft_high"), bands, strict=True))
+
+
+def _band_text(row: dict[str, Any]) -> str:
+    low, high = row["speedup_ttft_low"], row["speedup_ttft_high"]
+    if low is None:
+        return ""
+    return f" ({low:.2f}-{high:.2f})" if high is not None else f" ({low:.2f}-)"
 
 
 def _training(label: str) -> str:
@@ -132,9 +146,11 @@ def comparison_tables(outcomes: Sequence[Outcome], visual_tokens_kept: int) -> l
     rows = comparison_rows(outcomes, visual_tokens_kept)
     done = [row for row in rows if row["reason"] is None]
     question = next(result for _, result in outcomes if isinstance(result, Estimate))
+    level = question.interval_s["level"]
+    faster = f"times faster\n({level:.0%} band)" if level else "times\nfaster"
     columns = (
         "method", "score\n%", "kept", "mean\nkept", "FLOP", "own\nFLOP", "kernels\nstarted",
-        "host\nwaits", "TTFT", "times\nfaster", "KV\ncache", "peak\nmemory",
+        "host\nwaits", "TTFT", faster, "KV\ncache", "peak\nmemory",
     )  # fmt: skip
     cells = (
         (
@@ -147,7 +163,7 @@ def comparison_tables(outcomes: Sequence[Outcome], visual_tokens_kept: int) -> l
             f"{row['compression_launches']:,.0f}" if row["compression_launches"] else "-",
             f"{row['compression_host_syncs']:,.0f}" if row["compression_host_syncs"] else "-",
             quantity(row["ttft_s"], "s"),
-            f"{row['speedup_ttft']:.2f}",
+            f"{row['speedup_ttft']:.2f}" + _band_text(row),
             quantity(row["kv_cache_bytes"], "B"),
             quantity(row["memory_bytes"], "B"),
         )

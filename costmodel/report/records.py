@@ -58,12 +58,13 @@ def estimate_record(result: Estimate, *, explain: bool = False) -> dict[str, Any
     dict
         Keys ``schema_version``, ``inputs``, ``tokens``, ``params``, ``flops``,
         ``bytes_moved``, ``memory_bytes``, ``time_s``, ``interval_s``, ``baseline``,
-        ``savings``, ``ops`` and ``ops_decode`` (`explain` only), ``convention`` (where one was
-        asked for), ``provenance``, ``notes``.
+        ``savings``, ``savings_interval``, ``ops`` and ``ops_decode`` (`explain` only),
+        ``convention`` (where one was asked for), ``provenance``, ``notes``.
     """
     record: dict[str, Any] = {"schema_version": SCHEMA_VERSION, **_sections(result)}
     record["baseline"] = _sections(result.baseline or result)
     record["savings"] = plain(result.savings)
+    record["savings_interval"] = result.savings_interval
     if explain:
         record["ops"] = [_op_record(op) for op in result.ops]
         record["ops_decode"] = [_op_record(op) for op in result.ops_decode]

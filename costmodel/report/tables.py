@@ -180,15 +180,26 @@ def _facts(result: Estimate) -> Iterable[tuple[str, str]]:
     )
     yield "Fits", _fits(memory)
     if before is not None:
-        yield "Savings", ", ".join(_savings(result.savings))
+        yield "Savings", ", ".join(_savings(result))
 
 
-def _savings(savings: dict[str, float]) -> Iterable[str]:
+def _savings(result: Estimate) -> Iterable[str]:
+    savings = result.savings
     yield f"FLOPs {ratio(savings['flops_ratio'], 'fewer')}"
-    yield f"TTFT {ratio(savings['ttft_s_ratio'], 'faster', 'slower')}"
-    yield f"TPOT {ratio(savings['tpot_s_ratio'], 'faster', 'slower')}"
+    for name in ("ttft", "tpot"):
+        text = f"{name.upper()} {ratio(savings[f'{name}_s_ratio'], 'faster', 'slower')}"
+        yield text + _savings_band(result, f"{name}_s_ratio")
     yield f"bytes moved {ratio(savings['bytes_moved_ratio'], 'fewer')}"
     yield f"KV cache {ratio(savings['kv_cache_bytes_ratio'], 'smaller', 'larger')}"
+
+
+def _savings_band(result: Estimate, name: str) -> str:
+    """Band of how many times faster, for any lab and software: the wider of the two."""
+    if name not in result.savings_interval:
+        return ""
+    low, high = result.savings_interval[name]["any_stack"]
+    upper = "more" if high is None else f"{high:.2f}x"
+    return f" ({result.interval_s['level']:.0%}: {low:.2f}x to {upper})"
 
 
 def _fits(memory: dict[str, Any]) -> str:

@@ -13,10 +13,10 @@ from costmodel.case import Case
 from costmodel.errors import InputError, UnknownNameError
 from costmodel.evaluation import FloatArray
 from costmodel.search.closed_form import ClosedForm, closed_form
-from costmodel.search.difference import difference_bounds
-from costmodel.search.families import Side, families, possible_values, timed
+from costmodel.search.families import families, possible_values, timed
 from costmodel.search.floor import WeightFloor, weight_floor
 from costmodel.search.parameters import Parameter, find_parameter
+from costmodel.timing.difference import Side, difference_bounds
 
 __all__ = ["METRICS", "BreakEven", "Crossing", "Metric", "break_even", "runs"]
 
@@ -235,7 +235,7 @@ def _searched(case: Case, parameter: Parameter, metric: Metric) -> BreakEven:
 def _measure(side: Side, metric: Metric) -> FloatArray:
     evaluation = side.evaluation
     if metric == "ttft":
-        return side.ttft_s
+        return side.total_s
     if metric == "flops":
         return evaluation.total(evaluation.flops, [op.matmul for op in evaluation.ops])
     return evaluation.total(evaluation.bytes_moved)

@@ -16,13 +16,14 @@ import numpy.typing as npt
 from costmodel.case import Case
 from costmodel.catalog.hardware import load_host
 from costmodel.errors import CostModelError
-from costmodel.evaluation import Evaluation, FloatArray, evaluate
+from costmodel.evaluation import FloatArray, evaluate
 from costmodel.program import Program
 from costmodel.search.parameters import Parameter, with_value
 from costmodel.timing.device import resolve_device
+from costmodel.timing.difference import Side
 from costmodel.timing.model import PassTimes, load_time_model
 
-__all__ = ["Family", "Possible", "Side", "families", "possible_values", "timed"]
+__all__ = ["Family", "Possible", "families", "possible_values", "timed"]
 
 Indices = npt.NDArray[np.intp]
 
@@ -51,27 +52,6 @@ class Family:
         """Return the symbols at some of the indices."""
         slots = np.searchsorted(self.indices, indices)
         return {name: column[slots] for name, column in self.overrides.items()}
-
-
-@dataclass(frozen=True)
-class Side:
-    """One side of a comparison at some points.
-
-    Attributes
-    ----------
-    evaluation : Evaluation
-        The prefill pass.
-    times : PassTimes
-        Its times.
-    """
-
-    evaluation: Evaluation
-    times: PassTimes
-
-    @property
-    def ttft_s(self) -> FloatArray:
-        """Time to the first token [s]."""
-        return self.evaluation.total(self.times.op_s) + self.times.host_overhead_s
 
 
 @dataclass(frozen=True)

@@ -87,6 +87,9 @@ def test_compare(as_json: Json, ok: Text) -> None:
     assert [row["visual_tokens_kept"] for row in rows] == [576, 144, 144, 144, None]
     assert rows[0]["speedup_ttft"] == 1
     assert rows[1]["speedup_ttft"] > rows[2]["speedup_ttft"] > 1
+    assert rows[0]["speedup_ttft_low"] is None
+    for row in rows[1:4]:
+        assert row["speedup_ttft_low"] < row["speedup_ttft"] < row["speedup_ttft_high"]
     assert rows[0]["compression_flops"] == 0 < rows[3]["compression_flops"]
     assert "mbtf" in rows[4]["reason"]
     assert rows[3]["training"] != "none" == rows[1]["training"]

@@ -71,6 +71,25 @@ def test_bands_hold_the_estimate_and_the_wider_one_the_other(gpu: str) -> None:
         assert found.interval_s["level"] == 0.9
 
 
+@pytest.mark.parametrize("gpu", WITH_DEFAULT)
+@pytest.mark.parametrize("compress", ["spatial:k=64", "cluster:k=64", "fastv:k=100"])
+def test_bands_of_savings_hold_them_and_are_narrower_than_independent_ones(
+    gpu: str, compress: str
+) -> None:
+    found = result(gpu=gpu, compress=compress)
+    assert found.baseline is not None
+    for which in ("ttft", "tpot"):
+        ratio = found.savings[f"{which}_s_ratio"]
+        bands = found.savings_interval[f"{which}_s_ratio"]
+        same, other = bands["same_stack"], bands["any_stack"]
+        assert other[0] <= same[0] <= ratio * (1 + 1e-9)
+        assert ratio * (1 - 1e-9) <= same[1] <= other[1]
+        before, after = (each.interval_s[which]["any_stack"] for each in (found.baseline, found))
+        assert other[1] / other[0] < before[1] / before[0] * after[1] / after[0]
+    assert result(gpu=gpu).savings_interval == {}
+    assert result(gpu=gpu, compress=compress, time_model="ideal").savings_interval == {}
+
+
 def test_stages_have_bands_and_the_weakest_tag_of_what_dominates_them() -> None:
     found = result(compress="cluster:k=64")
     for stage, bands in found.interval_s["stages"].items():

@@ -10,9 +10,8 @@ import pytest
 from costmodel.case import prepare
 from costmodel.catalog.hardware import load_host
 from costmodel.evaluation import evaluate
-from costmodel.search.difference import difference_bounds
-from costmodel.search.families import Side
 from costmodel.timing.device import resolve_device
+from costmodel.timing.difference import Side, difference_bounds, ratio_bounds
 from costmodel.timing.model import load_time_model
 from costmodel.timing.models.calibrated import MODEL
 
@@ -70,9 +69,9 @@ def test_bounds_are_narrower_than_of_independent_sides() -> None:
     one, other = side("spatial:k=64"), side()
     for band, (low, high) in difference_bounds(one, other).items():
         independent = np.hypot(
-            one.times.high_s[band] - one.ttft_s, other.ttft_s - other.times.low_s[band]
+            one.times.high_s[band] - one.total_s, other.total_s - other.times.low_s[band]
         )
-        middle = one.ttft_s - other.ttft_s
+        middle = one.total_s - other.total_s
         assert low < middle < high
         assert high - middle < independent
 
@@ -100,7 +99,7 @@ def test_the_vision_tower_on_both_sides_cancels() -> None:
         float(part.time_s) for op, part in zip(one.evaluation.ops, one.times.parts, strict=True)
         if op.stage == "vision_encoder"
     )  # fmt: skip
-    middle = float(one.ttft_s - other.ttft_s)
+    middle = float(one.total_s - other.total_s)
     assert float(widened["same_stack"][1]) - middle < vision
 
 
@@ -110,10 +109,73 @@ def test_ideal_times_have_no_bounds() -> None:
 
 def test_queues_give_the_exposed_host_time() -> None:
     """The host time rebuilt from the queues is the one the time model reports."""
-    from costmodel.search.difference import _exposed_s
+    from costmodel.timing.difference import _exposed_s
 
     assert MODEL.name == "calibrated"
     for compress in (None, "cluster:k=64", "cluster:k=64,impl=sklearn", "fastv"):
         for runtime in ("eager", "cuda-graph"):
             one = side(compress, runtime=runtime)
             assert float(_exposed_s(one, "mid")) == pytest.approx(float(one.times.host_overhead_s))
+
+
+def deviations(one: Side, other: Side, weight: float) -> tuple[float, float]:
+    """The module's equation, spelled out: kernels, without the host."""
+    kinds: dict[str, list[float]] = {}
+    shapes: dict[tuple[str, str, float], list[float]] = {}
+    shares: dict[str, float] = {}
+    for sign, s in ((1.0, one), (-weight, other)):
+        for index, part in enumerate(s.times.parts):
+            name = s.evaluation.ops[index].name.rpartition(".")[2]
+            shape = (part.kind, name, float(s.times.op_s[index]))
+            shares[part.kind] = part.common_share
+            errors = min(float(part.low) - 1.0, 0.0), max(float(part.high) - 1.0, 0.0)
+            for end, error in enumerate(errors):
+                off = sign * float(part.time_s) * error
+                kinds.setdefault(part.kind, [0.0, 0.0])[end] += off
+                shapes.setdefault(shape, [0.0, 0.0])[end] += off
+    terms = [(shares[kind], both) for kind, both in kinds.items()]
+    terms += [(1.0 - shares[shape[0]], both) for shape, both in shapes.items()]
+    down = sum(share * min(*both, 0.0) ** 2 for share, both in terms)
+    up = sum(share * max(*both, 0.0) ** 2 for share, both in terms)
+    return float(np.sqrt(down)), float(np.sqrt(up))
+
+
+@pytest.mark.parametrize(
+    "compress", ["spatial:k=64", "cluster:k=64,impl=fused", "avgpool:window=2"]
+)
+def test_the_bounds_of_a_ratio_are_where_a_bound_of_the_weighted_difference_is_zero(
+    compress: str,
+) -> None:
+    plain, small = (
+        Side(s.evaluation, replace(s.times, host_overhead_s=0.0 * s.total_s, queues=()))
+        for s in (side(), side(compress))
+    )
+    low, high = map(float, ratio_bounds(plain, small)["same_stack"])
+    first, second = float(plain.total_s), float(small.total_s)
+    assert low < first / second < high
+    assert first - low * second == pytest.approx(deviations(plain, small, low)[0], rel=1e-6)
+    assert high * second - first == pytest.approx(deviations(plain, small, high)[1], rel=1e-6)
+
+
+def test_a_ratio_is_surely_above_one_where_the_difference_is_surely_above_zero() -> None:
+    plain = side(runtime="eager")
+    for k in (20, 64, 144, 320, 500):
+        small = side(f"cluster:k={k}", runtime="eager")
+        difference, ratio = difference_bounds(plain, small), ratio_bounds(plain, small)
+        for band in difference:
+            for end in (0, 1):
+                assert (difference[band][end] > 0) == (ratio[band][end] > 1)
+
+
+def test_the_ratio_of_equal_sides_is_one() -> None:
+    for low, high in ratio_bounds(side(), side()).values():
+        assert float(low) == pytest.approx(1.0, abs=1e-9)
+        assert float(high) == pytest.approx(1.0, abs=1e-9)
+
+
+def test_a_ratio_is_better_known_than_its_times() -> None:
+    plain, small = side(), side("spatial:k=64")
+    low, high = ratio_bounds(plain, small)["any_stack"]
+    sides = (plain, small)
+    apart = [float(s.times.high_s["any_stack"] / s.times.low_s["any_stack"]) for s in sides]
+    assert float(high / low) < min(apart)
