@@ -158,11 +158,13 @@ def clusterings(table: pd.DataFrame, savings: Savings, tokens: int) -> list[dict
     own = table[
         (table["method"] == "cluster") & (table["tokens"] == tokens) & (table["width"] == width)
     ]
+    places = own[["kept", "batch", "runtime"]].drop_duplicates().itertuples(index=False)
+    predicted = {tuple(place): savings.predicted_s(*place) for place in places}
     rows = []
     for row in own.to_dict("records"):
         params = params_of(str(row["params"]))
         k, batch, runtime = int(row["kept"]), int(row["batch"]), str(row["runtime"])
-        saved, seen = savings.predicted_s(k, batch, runtime), savings.measured_s(k, batch, runtime)
+        saved, seen = predicted[k, batch, runtime], savings.measured_s(k, batch, runtime)
         rows.append(
             {
                 "impl": row["variant"], "runtime": runtime, "batch": batch, "k": k,

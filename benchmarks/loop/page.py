@@ -43,10 +43,13 @@ From an idle device until it is done.
 """
 _CLUSTERING = """### Clustering against what it saves
 
-Milliseconds for the tokens of one image of the model, times the batch. "Saved" is the time to first
+Milliseconds for the tokens of one image of the model. "Saved" is the time to first
 token less that of as many tokens picked by index: predicted, and measured where those requests were
 timed. The share is of the measured overhead in the measured saving, else in the predicted one;
 above 100 % clustering does not pay.
+
+"""
+_BATCHES = """### Clustering against the batch
 
 """
 _ADDED = """### Clustering inside requests
@@ -81,13 +84,33 @@ def section(title: str, facts: Iterable[str], figures: Mapping[str, Any]) -> str
         (_STAGES, figures["stages"], _STAGE_COLUMNS),
         (_MEMORY, figures["memory"], _MEMORY_COLUMNS),
         (_METHODS, figures["methods"], _METHOD_COLUMNS),
-        (_CLUSTERING, figures["clusterings"], _CLUSTER_COLUMNS),
+        (_CLUSTERING, _alone(figures["clusterings"]), _CLUSTER_COLUMNS),
+        (_BATCHES, _by_batch(figures["clusterings"]), _CLUSTER_COLUMNS),
         (_ADDED, figures["in_requests"], _ADDED_COLUMNS),
         (_REPEAT, figures["repeatability"], _REPEAT_COLUMNS),
     )
     for head, rows, columns in parts:
         text += head + (_table(rows, columns) if rows else "Not measured.\n") + "\n"
     return text.rstrip() + "\n"
+
+
+def _alone(rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if row["batch"] == 1]
+
+
+def _by_batch(rows: Sequence[Row]) -> list[Row]:
+    """Of several k and iterations the middle ones."""
+    plain = [row for row in rows if not row["tested"]]
+    if not plain:
+        return []
+    k, iterations = (_middle([row[name] for row in plain]) for name in ("k", "iterations"))
+    chosen = [row for row in plain if (row["k"], row["iterations"]) == (k, iterations)]
+    return sorted(chosen, key=lambda row: (row["impl"], row["runtime"], row["batch"]))
+
+
+def _middle(values: Sequence[int]) -> int:
+    known = sorted(set(values))
+    return known[len(known) // 2]
 
 
 def _table(rows: Sequence[Row], columns: Sequence[Column]) -> str:
@@ -136,6 +159,7 @@ _KERNEL_COLUMNS: Sequence[Column] = (
     ("Kind", _text("kind")),
     ("Kernel", _text("kernel")),
     ("Rows", _text("rows")),
+    ("Judged", _text("cv_rows")),
     ("Left out", _pair("cv_mape_pct", "cv_p90_pct")),
     ("Bias", _of("cv_bias_pct", "+.1f")),
     ("Second run", _pair("again_mape_pct", "again_p90_ape_pct")),

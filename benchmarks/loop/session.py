@@ -146,12 +146,13 @@ def _told(
 
 
 def _record(results: list[StepResult], options: Options) -> None:
-    """Add the steps of this session to those of earlier ones in the same folder."""
+    """Put the steps of this session behind those of earlier ones in the same folder."""
     path = options.work / "session.json"
     sessions = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    if len(results) > 1:
+        sessions.pop()
     asked = {name: str(value) for name, value in asdict(options).items() if name != "work"}
-    entry = {"process": os.getpid(), "options": asked, "steps": [asdict(one) for one in results]}
-    sessions = [one for one in sessions if one["process"] != os.getpid()] + [entry]
+    sessions.append({"options": asked, "steps": [asdict(one) for one in results]})
     path.write_text(json.dumps(sessions, indent=2) + "\n", encoding="utf-8")
 
 
