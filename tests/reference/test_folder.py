@@ -59,6 +59,16 @@ def test_the_folder_imports_nothing_of_the_library(repo_root: Path) -> None:
     assert not wrong
 
 
+def test_python_3_10_can_read_the_folder(repo_root: Path) -> None:
+    """Of the versions that torch 2.4 to 2.13 run on, the oldest that GPU boxes still have."""
+    for path in sorted((repo_root / FOLDER).rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 10))
+        newer = {"Self", "StrEnum", "assert_never", "override", "tomllib", "UTC", "TaskGroup"}
+        names = {alias.name for node in ast.walk(tree) for alias in getattr(node, "names", ())
+                 if isinstance(alias, ast.alias)}  # fmt: skip
+        assert not names & newer, path
+
+
 def test_importing_the_library_leaves_the_folder_alone() -> None:
     code = (
         "import sys, costmodel\n"

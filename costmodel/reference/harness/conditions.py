@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 
@@ -18,9 +19,13 @@ _FIELDS = (
     "power.draw",
     "power.limit",
     "utilization.gpu",
-    "clocks_throttle_reasons.active",
 )
+# Drivers before 535 know the first name only, and some day they may know the second only.
+_REASONS = ("clocks_throttle_reasons.active", "clocks_event_reasons.active")
 _TIMEOUT_S = 10.0
+_MISSING = frozenset({"", "N/A", "[N/A]", "[Not Supported]", "[Unknown Error]"})
+
+_known: dict[tuple[tuple[str, ...], str], tuple[str, ...]] = {}
 
 
 def conditions(device: str) -> dict[str, str | float]:
@@ -35,14 +40,15 @@ def conditions(device: str) -> dict[str, str | float]:
     -------
     dict
         ``at`` [s since 1970], the host's load averages over 1 and 5 minutes and, of a GPU,
-        what nvidia-smi says under its own names (MHz, C, W).  A load above the number of
+        what nvidia-smi says under its own names (MHz, C, W) at that moment, between two cases:
+        the device may be idle and its clock on the way down.  A load above the number of
         threads means that others used the cores.
     """
     found: dict[str, str | float] = {"at": round(time.time(), 3)}
     if hasattr(os, "getloadavg"):
         found["load_1min"], found["load_5min"] = (round(x, 2) for x in os.getloadavg()[:2])
     if device.startswith("cuda"):
-        found.update(query_nvidia_smi(_FIELDS, device))
+        found.update(query_nvidia_smi((*_FIELDS, *_REASONS), device))
     return found
 
 
@@ -59,21 +65,33 @@ def query_nvidia_smi(fields: Sequence[str], device: str = "cuda") -> dict[str, s
     Returns
     -------
     dict
-        Fields it answered, numbers as floats; empty where there is no nvidia-smi.
+        Fields it answered, numbers as floats; without those that the device does not have, and
+        empty where there is no nvidia-smi.
     """
-    answer = _ask(fields, device)
-    if answer is None and len(fields) > 1:
-        parts = [query_nvidia_smi((name,), device) for name in fields]
-        return {name: value for part in parts for name, value in part.items()}
-    return dict(zip(fields, map(_number, answer or ()), strict=False))
+    which = _identity(device)
+    wanted = tuple(fields)
+    # Every question takes a process and the device's time: none is asked in vain twice.
+    known = _known.get((wanted, which), wanted)
+    try:
+        answer = _ask(known, which) if known else []
+        if answer is None:
+            answers = {name: (_ask((name,), which) or [""])[0] for name in known}
+            known = _known[wanted, which] = tuple(name for name, one in answers.items() if one)
+            answer = [answers[name] for name in known]
+    except subprocess.TimeoutExpired:
+        known, answer = (), []
+        _known[wanted, which] = known
+    pairs = zip(known, answer, strict=False)
+    return {name: _number(text) for name, text in pairs if text not in _MISSING}
 
 
-def _ask(fields: Sequence[str], device: str) -> list[str] | None:
+def _ask(fields: Sequence[str], which: str) -> list[str] | None:
+    """Return the answers; None if there are none to this question, empty without nvidia-smi."""
     command = [
         "nvidia-smi",
         f"--query-gpu={','.join(fields)}",
         "--format=csv,noheader,nounits",
-        f"--id={_identity(device)}",
+        f"--id={which}",
     ]
     try:
         done = subprocess.run(
@@ -81,6 +99,8 @@ def _ask(fields: Sequence[str], device: str) -> list[str] | None:
         )
     except FileNotFoundError:
         return []
+    except subprocess.TimeoutExpired:
+        raise
     except (OSError, subprocess.SubprocessError):
         return None
     lines = done.stdout.strip().splitlines()
@@ -88,10 +108,23 @@ def _ask(fields: Sequence[str], device: str) -> list[str] | None:
 
 
 def _identity(device: str) -> str:
-    """Return what nvidia-smi calls a device: torch counts the visible ones only."""
+    """Return what nvidia-smi calls a device: torch counts the visible ones only, fastest first."""
     index = int(device.partition(":")[2] or 0)
+    uuid = _uuid(index)
+    if uuid:
+        return f"GPU-{uuid}"
     visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
     return visible[index] if index < len(visible) and visible[index] else str(index)
+
+
+def _uuid(index: int) -> str:
+    """Return the UUID of a device as torch has it from version 2.4 or so on, else nothing."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available() or index >= torch.cuda.device_count():
+        return ""
+    properties = torch.cuda.get_device_properties(index)
+    # Of a part of a device (MIG) nvidia-smi wants another name, which is in the environment.
+    return "" if "MIG" in properties.name else str(getattr(properties, "uuid", ""))
 
 
 def _number(text: str) -> str | float:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
+import re
 import subprocess
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,6 +15,11 @@ __all__ = ["Machine", "cpu_cache_bytes", "describe_machine", "git_commit"]
 
 _SYSFS_CACHE = Path("/sys/devices/system/cpu/cpu0/cache")
 _UNKNOWN_CACHE_BYTES = 32 << 20
+# More than any GPU has so far, so that inputs rotate through more than it.
+_UNKNOWN_GPU_CACHE_BYTES = 128 << 20
+# CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE of cuda.h.
+_L2_ATTRIBUTE = 38
+_DRIVER = Path("/proc/driver/nvidia/version")
 _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
@@ -83,6 +90,7 @@ def describe_machine(device: str) -> Machine:
             "interop_threads": torch.get_num_interop_threads(),
             "allow_tf32": bool(torch.backends.cuda.matmul.allow_tf32),
             "float32_matmul_precision": torch.get_float32_matmul_precision(),
+            "attention": _attention(),
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", ""),
         },
         "git_commit": git_commit(),
@@ -102,16 +110,41 @@ def describe_machine(device: str) -> Machine:
     return Machine(
         gpu=found.name,
         software=f"torch {torch.__version__}",
-        cache_bytes=int(found.L2_cache_size),
+        cache_bytes=_gpu_cache_bytes(found),
         memory_bytes=int(found.total_memory),
         processors=int(found.multi_processor_count),
         device={
             "name": found.name,
             "compute_capability": f"{found.major}.{found.minor}",
-            "driver": _nvidia_driver(),
+            "driver": _nvidia_driver(device),
         },
         **common,
     )
+
+
+def _attention() -> list[str]:
+    """Return the implementations among which torch may choose."""
+    import torch
+
+    kinds = ("flash", "mem_efficient", "cudnn", "math")
+    asked = {kind: getattr(torch.backends.cuda, f"{kind}_sdp_enabled", None) for kind in kinds}
+    return [kind for kind, ask in asked.items() if ask is not None and ask()]
+
+
+def _gpu_cache_bytes(properties: Any) -> int:
+    """Return the L2 cache; torch says it from version 2.5 on, else the driver is asked."""
+    import torch
+
+    size = int(getattr(properties, "L2_cache_size", 0))
+    if size > 0:
+        return size
+    value = ctypes.c_int(0)
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+        driver.cuDeviceGetAttribute(ctypes.byref(value), _L2_ATTRIBUTE, torch.cuda.current_device())
+    except (OSError, AttributeError):
+        return _UNKNOWN_GPU_CACHE_BYTES
+    return value.value or _UNKNOWN_GPU_CACHE_BYTES
 
 
 def _versions() -> dict[str, str]:
@@ -176,10 +209,19 @@ def _memory_bytes() -> int:
         return 0
 
 
-def _nvidia_driver() -> str:
+def _nvidia_driver(device: str) -> str:
     from .conditions import query_nvidia_smi
 
-    return str(query_nvidia_smi(("driver_version",)).get("driver_version", ""))
+    said = query_nvidia_smi(("driver_version",), device).get("driver_version", "")
+    if said:
+        return str(said)
+    try:
+        # Its first line ends in the version and the date of the kernel module.
+        text = _DRIVER.read_text(encoding="utf-8")
+    except OSError:
+        return ""
+    found = re.search(r"\b\d{3}\.\d+(?:\.\d+)?\b", text)
+    return found.group() if found else ""
 
 
 def git_commit(file: Path = Path(__file__)) -> str:
