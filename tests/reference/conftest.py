@@ -143,7 +143,14 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
     }  # fmt: skip
     for name, fake in fakes.items():
         monkeypatch.setattr(torch.cuda, name, fake)
-    monkeypatch.setattr(cuda_clock, "wake", lambda device: None)
+
+    def busy() -> None:
+        if found.lost:
+            raise RuntimeError(found.lost)
+        found.launch(0.3)
+
+    load = SimpleNamespace(wake=lambda: None, start=busy)
+    monkeypatch.setattr(cuda_clock, "Load", lambda device: load)
     monkeypatch.setattr(torch, "rand", lambda size, device: found.wait())
     monkeypatch.setattr(time, "perf_counter", lambda: found.host_s)
     monkeypatch.setattr(time, "perf_counter_ns", lambda: round(found.host_s * 1e9))

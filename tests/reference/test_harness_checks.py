@@ -19,6 +19,8 @@ from costmodel.reference.harness import checks
 from costmodel.reference.harness.checks import check, findings
 from costmodel.reference.harness.command import main
 from costmodel.reference.harness.errors import MeasureError
+from costmodel.reference.harness.machine import describe_machine
+from costmodel.reference.harness.measuring import _settings
 from costmodel.reference.harness.request import Request
 from costmodel.reference.harness.runner import LOST_DEVICE
 from costmodel.reference.harness.supervise import supervise
@@ -107,6 +109,33 @@ def test_an_output_is_needed_to_measure(capsys: pytest.CaptureFixture[str]) -> N
     with pytest.raises(SystemExit):
         main(["--device", "cpu"])
     assert "-o/--output" in capsys.readouterr().err
+
+
+def test_the_attention_of_whole_models_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where torch prefers cuDNN's, a model would run another kernel than the one that is timed."""
+    from torch.nn.attention import SDPBackend
+
+    state = [True]
+    monkeypatch.setattr(torch.backends.cuda, "cudnn_sdp_enabled", lambda: state[-1])
+    monkeypatch.setattr(torch.backends.cuda, "enable_cudnn_sdp", state.append)
+    zeros = torch.zeros
+    monkeypatch.setattr(torch, "zeros", lambda *size, device, dtype: zeros(1, dtype=dtype))
+    flash, cudnn = int(SDPBackend.FLASH_ATTENTION), int(SDPBackend.CUDNN_ATTENTION)
+    choose = lambda *tensors, is_causal: cudnn if state[-1] else flash  # noqa: E731
+    monkeypatch.setattr(torch, "_fused_sdp_choice", choose)
+    assert checks._chosen("cuda") == "FLASH_ATTENTION; torch's own choice is CUDNN_ATTENTION"
+    assert state[-1] is True
+    monkeypatch.setattr(torch, "_fused_sdp_choice", lambda *_, is_causal: int(SDPBackend.MATH))
+    with pytest.raises(ValueError, match="whole models run MATH"):
+        checks._chosen("cuda")
+
+
+def test_cudnn_attention_is_off_while_measuring() -> None:
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    with _settings(1):
+        assert not torch.backends.cuda.cudnn_sdp_enabled()
+        assert "cudnn" not in describe_machine("cpu").settings["attention"]
+    assert torch.backends.cuda.cudnn_sdp_enabled() == before
 
 
 WORKER = """

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import costmodel.reference.harness.runner as runner_module
 from costmodel.reference.harness.attempts import ENDED
 from costmodel.reference.harness.case import Case, Runnable
 from costmodel.reference.harness.inputs import Rotation
@@ -55,7 +56,11 @@ def _failures(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def test_a_case_that_loses_the_device_is_not_tried_again(device: Device, tmp_path: Path) -> None:
+def test_a_case_that_loses_the_device_is_not_tried_again(
+    device: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Clocks are noted after every case, under a load.
+    monkeypatch.setattr(runner_module, "_CONDITIONS_S", 0.0)
     tried = []
 
     def lose(i: int) -> None:
@@ -192,7 +197,7 @@ def test_a_case_that_runs_past_the_end_may_be_tried_again(device: Device, tmp_pa
 
     runner = _runner(tmp_path, Watchdog(grace_s=0.2), leave=_leaving(codes, released.set))
     with pytest.raises(_LeftError):
-        runner.run([_case(1, compile_long)], 0.1, io.StringIO())
+        runner.run([_case(1, compile_long)], 3.0, io.StringIO())
     assert codes == [LOST_DEVICE]
     assert not (tmp_path / "failures.jsonl").exists()
     assert _run(tmp_path, [_case(1, lambda i: device.launch(1e-3))]).measured == 1

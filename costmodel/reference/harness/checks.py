@@ -213,11 +213,24 @@ def _compile(device: str) -> str:
 
 
 def _chosen(device: str) -> str:
-    """Return which implementation torch takes by itself, as the runnable models have it."""
+    """Return which implementation torch takes by itself, with cuDNN's and without.
+
+    Raises
+    ------
+    ValueError
+        If it is not flash attention when cuDNN's is off, as it is while whole models are timed.
+    """
     import torch
     from torch.nn.attention import SDPBackend
 
     one = torch.zeros(1, 32, 640, 128, device=device, dtype=torch.float16)
-    number = int(torch._fused_sdp_choice(one, one, one, is_causal=True))
     known = {int(getattr(SDPBackend, name)): name for name in dir(SDPBackend) if name.isupper()}
-    return known.get(number, str(number))
+    is_cudnn, chosen = torch.backends.cuda.cudnn_sdp_enabled(), []
+    for allowed in (is_cudnn, False):
+        torch.backends.cuda.enable_cudnn_sdp(allowed)
+        number = int(torch._fused_sdp_choice(one, one, one, is_causal=True))
+        chosen.append(known.get(number, str(number)))
+    torch.backends.cuda.enable_cudnn_sdp(is_cudnn)
+    if chosen[1] != "FLASH_ATTENTION":
+        raise ValueError(f"whole models run {chosen[1]}, not FLASH_ATTENTION")
+    return f"{chosen[1]}; torch's own choice is {chosen[0]}"

@@ -40,8 +40,8 @@ def conditions(device: str) -> dict[str, str | float]:
     -------
     dict
         ``at`` [s since 1970], the host's load averages over 1 and 5 minutes and, of a GPU,
-        what nvidia-smi says under its own names (MHz, C, W) at that moment, between two cases:
-        the device may be idle and its clock on the way down.  A load above the number of
+        what nvidia-smi says under its own names (MHz, C, W); the runner keeps the device busy
+        meanwhile, except at the end.  A load above the number of
         threads means that others used the cores.
     """
     found: dict[str, str | float] = {"at": round(time.time(), 3)}

@@ -19,7 +19,7 @@ from ..graphs import capture
 from .case import Runnable
 from .timing import Limits, Timing, calls_for, collect, scaled
 
-__all__ = ["time_on_cuda", "wake"]
+__all__ = ["Load", "time_on_cuda"]
 
 _SHORT_S = 1e-3
 _LEAST_SAMPLE_S = 1e-3
@@ -29,7 +29,9 @@ _LONG_S = 20e-3
 _MOST_CALLS = 4096
 _FIRST_SETS = 32
 _PLUG_CYCLES = 20_000_000
-_WAKE_WIDTH = 4096
+_LOAD_WIDTH = 4096
+# Beyond about a thousand kernels in the queue the host has to wait.
+_MOST_QUEUED = 900
 
 
 def time_on_cuda(runnable: Runnable, limits: Limits) -> Timing:
@@ -59,24 +61,43 @@ def time_on_cuda(runnable: Runnable, limits: Limits) -> Timing:
     return Timing(scaled(timing.samples_s, runnable.per_call), timing.calls, timing.timer)
 
 
-def wake(device: str, seconds: float = 1.0) -> None:
-    """Keep a GPU busy until its clocks have risen, as they are during a long measurement.
+class Load:
+    """Work that keeps a GPU busy: its clocks rise under it, and are what they are under load.
 
     Parameters
     ----------
     device : str
         ``cuda`` or ``cuda:1``.
-    seconds : float
-        For how long [s].
     """
-    import torch
 
-    one = torch.ones(_WAKE_WIDTH, _WAKE_WIDTH, device=device, dtype=torch.float16)
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        for _ in range(10):
-            torch.mm(one, one)
-        torch.cuda.synchronize()
+    def __init__(self, device: str) -> None:
+        import torch
+
+        shape = (_LOAD_WIDTH, _LOAD_WIDTH)
+        self._operand = torch.ones(shape, device=device, dtype=torch.float16)
+        self._result = torch.empty_like(self._operand)
+        self._one_s = 1e-3
+
+    def wake(self, seconds: float = 1.0) -> None:
+        """Run for so long, until clocks are as they are during a long measurement."""
+        import torch
+
+        start, calls = time.monotonic(), 0
+        while (passed := time.monotonic() - start) < seconds:
+            self._enqueue(10)
+            torch.cuda.synchronize()
+            calls += 10
+        self._one_s = passed / calls
+
+    def start(self, seconds: float = 0.3) -> None:
+        """Enqueue work for so long, and return."""
+        self._enqueue(min(max(1, round(seconds / self._one_s)), _MOST_QUEUED))
+
+    def _enqueue(self, calls: int) -> None:
+        import torch
+
+        for _ in range(calls):
+            torch.mm(self._operand, self._operand, out=self._result)
 
 
 def _warm_up(runnable: Runnable, limits: Limits) -> float:

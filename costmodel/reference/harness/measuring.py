@@ -95,7 +95,7 @@ def measure(request: Request, stream: TextIO) -> Measured:
     kinds = sorted({case.kind for case in cases})
     layout = Layout(request.output, kinds)
     layout.prepare()
-    with _threads(request.threads):
+    with _settings(request.threads):
         if request.device != "cpu":
             import torch
 
@@ -144,14 +144,21 @@ def _cases(request: Request) -> list[Case]:
 
 
 @contextlib.contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    """Set torch's threads for a while."""
+def _settings(threads: int | None) -> Iterator[None]:
+    """Set torch's threads, and its choice of attention, for a while.
+
+    Where whole models leave the choice to torch it shall be the flash attention whose kernels are
+    timed; from torch 2.10 on it may prefer that of cuDNN on Hopper and later.
+    """
     import torch
 
     before = torch.get_num_threads()
-    if count is not None:
-        torch.set_num_threads(count)
+    is_cudnn = torch.backends.cuda.cudnn_sdp_enabled()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    torch.backends.cuda.enable_cudnn_sdp(False)
     try:
         yield
     finally:
         torch.set_num_threads(before)
+        torch.backends.cuda.enable_cudnn_sdp(is_cudnn)

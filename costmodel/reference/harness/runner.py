@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from .attempts import Attempts
 from .case import Case
@@ -18,6 +18,9 @@ from .store import Layout, Store
 from .timing import Limits
 from .trial import Trial
 from .watchdog import Watchdog
+
+if TYPE_CHECKING:
+    from .cuda_clock import Load
 
 __all__ = ["LOST_DEVICE", "Outcome", "Runner"]
 
@@ -104,6 +107,7 @@ class Runner:
         self._trial = Trial(device, rotation, seed)
         self._attempts = Attempts(layout, store)
         self._watchdog, self._leave = watchdog or Watchdog(), leave
+        self._load: Load | None = None
         self._longest_s: dict[tuple[str, object], float] = {}
         self._told, self._noted = told, 0.0
         self.conditions: list[Conditions] = []
@@ -129,9 +133,9 @@ class Runner:
         wanted = [case for case in cases if not self._store.has(case)]
         outcome = Outcome(skipped=len(cases) - len(wanted))
         progress = Progress(stream, len(wanted), budget_s)
-        self._get_ready()
-        self._note(every_s=0.0)
         try:
+            self._get_ready()
+            self._note(every_s=0.0)
             for done, case in enumerate(wanted):
                 if time.monotonic() - start >= budget_s or outcome.broken:
                     break
@@ -140,7 +144,8 @@ class Runner:
                 elif self._fits(case, limits):
                     progress.update(done, case.label)
                     self._one(case, limits, outcome, stream)
-                    self._note(_CONDITIONS_S)
+                    if not outcome.broken:
+                        self._note(_CONDITIONS_S)
             else:
                 progress.update(len(wanted), "done")
         except KeyboardInterrupt:
@@ -148,6 +153,8 @@ class Runner:
         finally:
             progress.close()
             self._attempts.end()
+            # A load would wait for a device that may be lost.
+            self._load = None
             self._note(every_s=0.0)
             self._store.flush()
             gc.unfreeze()
@@ -163,9 +170,10 @@ class Runner:
         gc.collect()
         gc.freeze()
         if self._on_gpu:
-            from .cuda_clock import wake
+            from .cuda_clock import Load
 
-            wake(self._device)
+            self._load = Load(self._device)
+            self._load.wake()
 
     def _fits(self, case: Case, limits: Limits) -> bool:
         """Whether a case is through before the end if it takes as long as the longest of its kind.
@@ -215,6 +223,9 @@ class Runner:
     def _note(self, every_s: float) -> None:
         """Note clocks and temperatures, if the last time was long ago."""
         if time.monotonic() - self._noted >= every_s or not self.conditions:
+            if self._load is not None:
+                # Between two cases the device would be idle, and its clock on the way down.
+                self._load.start()
             self.conditions.append(conditions(self._device))
             self._noted = time.monotonic()
             self._told(self.conditions)
