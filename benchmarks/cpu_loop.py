@@ -57,7 +57,7 @@ def report(result: OwnCalibration, table: pd.DataFrame, tokens: pd.DataFrame) ->
     return {
         "model": MODEL,
         "kernels_cv_mape_pct": kernels,
-        "prefill_over_tokens": summary(plain),
+        "prefill_over_tokens": summary(plain) if len(plain) else {},
         "prefill_with_methods": summary(rest) if len(rest) else {},
         "one_more_token": summary(tokens) if len(tokens) else {},
     }
