@@ -42,7 +42,7 @@ def measure(given: argparse.Namespace) -> int:
     (given.out / f"{name}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
     print(f"\nwrote {archive}, {archive.stat().st_size / 1e6:.2f} MB")
-    return int(all(one.code != 0 for one in results[1:]))
+    return int(all(one.code != 0 for one in results[2:]))
 
 
 def report(given: argparse.Namespace) -> int:

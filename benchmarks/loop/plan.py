@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 __all__ = ["GPU_STEPS", "SMOKE_SHARE", "Step", "steps_for"]
 
-SMOKE_SHARE = 0.1
+SMOKE_SHARE = 0.06
 """Of the minutes, at most, for trying every suite first."""
 
 

@@ -103,6 +103,7 @@ def figures_of(
             "datasheet": result.datasheet,
             "left_out": [f"{one.stack.kind} {one.stack.label}: {one.reason}"
                          for one in result.left_out],
+            "dropped": {problem.reason: problem.count for problem in result.problems},
             "host": [fit.model_dump(mode="json") for fit in result.calibration.host],
             "shipped": shipped,
         },
@@ -151,6 +152,9 @@ def _facts(runs: Sequence[Run], result: OwnCalibration) -> list[str]:
     ]  # fmt: skip
     if result.datasheet:
         facts.append("Not fitted, from the datasheet: " + ", ".join(result.datasheet) + ".")
+    if result.problems:
+        reasons = "; ".join(f"{one.reason} ({one.count})" for one in result.problems)
+        facts.append(f"Rows that were dropped or need notice: {reasons}.")
     for fit in result.calibration.host:
         facts.append(
             f"Host, {fit.runtime}: {1e6 * fit.launch_s:.1f} us for a launch "

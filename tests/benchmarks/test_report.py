@@ -203,3 +203,17 @@ def test_a_folder_without_timings_is_refused(loop: Any, tmp_path: Path) -> None:
 def test_a_gpu_without_a_name_is_asked_for(made: Any, loop: Any, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="gpu: needed, the runs are of 'NVIDIA H200'"):
         loop("report").write_report([made.runs[0]], None, tmp_path)
+
+
+def test_a_summary_names_counts_failures_and_medians(made: Any, loop: Any, tmp_path: Path) -> None:
+    packing = loop("packing")
+    packing.unpack(made.runs[0], tmp_path)
+    entry = {"suite": "prefill", "kind": "whole_model", "key": {}, "reason": "out of memory"}
+    failures = tmp_path / "timings" / "failures.jsonl"
+    failures.write_text(2 * (json.dumps(entry) + "\n"), encoding="utf-8")
+    text = "\n".join(packing.summary_lines(tmp_path))
+    assert "device NVIDIA H200, torch 2.11.0+cu130" in text
+    assert "  prefill, 2 times: out of memory" in text
+    assert "llava-1.5-7b eager tpot: 3" in text
+    assert "llava-1.5-7b cuda-graph, 4096 tokens: first token " in text
+    assert packing.summary_lines(tmp_path / "logs") == ["nothing was measured"]
