@@ -39,7 +39,10 @@ def host_fits(
     and the gap of a runtime is what a kernel takes there beyond what it takes where times of
     kernels were measured (``kernel``), in batches that follow each other in a graph: the slope
     of ``replay`` over n for ``cuda-graph``, and ``queued`` for kernels launched one by one.
-    Compiled code launches into the same queue as eager code, whose gap and sync it takes.
+    Compiled code launches into the same queue as eager code, whose gap and sync it takes.  Of
+    eager code a ``launch`` is torch's alone, and a ``call`` has the code of the modules around it:
+    where both were measured that is the launch, and torch's the lower end of its range.  Nothing
+    has to come before its first kernel, so that it has no start unless a row says so.
 
     A processor that is its own host starts no kernels on another device: what calling one
     costs is part of the kernel's measured time, so that its host costs are nothing.
@@ -80,7 +83,7 @@ def _fit(runtime: str, rows: pd.DataFrame, date: datetime.date) -> HostFit | Non
     line = _line(own, "call", "time_us")
     start = _median(own, "start")
     if start is None:
-        start = max(line[0], 0.0) if line else 0.0
+        start = max(line[0], 0.0) if line and runtime != _EAGER else 0.0
     sync = _median(own, "sync")
     if sync is None and runtime == _COMPILED:
         sync = _median(rows[rows["runtime"] == _EAGER], "sync")
@@ -103,13 +106,12 @@ def _fit(runtime: str, rows: pd.DataFrame, date: datetime.date) -> HostFit | Non
 def _launches(rows: pd.DataFrame) -> list[float]:
     """Return median, least and largest launch [us]; none where nothing says it."""
     direct = rows.loc[rows["op"] == "launch", list(_TIMES)]
-    if not direct.empty:
-        ends = (direct.min(skipna=True).min(), direct.max(skipna=True).max())
-        return [float(direct["time_us"].median()), *map(float, ends)]
+    ends = [] if direct.empty else [direct.min(skipna=True).min(), direct.max(skipna=True).max()]
     lines = [_line(rows, "call", column) for column in _TIMES]
-    if lines[0] is None:
-        return []
-    return [max(line[1], 0.0) for line in lines if line is not None]
+    if lines[0] is not None:
+        slopes = [max(line[1], 0.0) for line in lines if line is not None]
+        return [*slopes, *map(float, ends)]
+    return [float(direct["time_us"].median()), *map(float, ends)] if ends else []
 
 
 def _gap(runtime: str, rows: pd.DataFrame) -> float:

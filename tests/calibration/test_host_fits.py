@@ -49,8 +49,11 @@ def test_runtimes_without_launch_rows_keep_their_defaults(tmp_path: Path) -> Non
 KERNEL_US = 1.7
 """Of the stand-in for a kernel; costs of the runtimes are those of `MEASURED`."""
 
+TORCH_US = 4.0
+"""Of a launch without the modules around it."""
+
 MEASURED = {
-    "eager": {"launch": 6.0, "start": 0.0, "gap": 0.4, "sync": 9.0},
+    "eager": {"launch": 16.0, "start": 0.0, "gap": 0.4, "sync": 9.0},
     "compiled": {"launch": 8.0, "start": 30.0, "gap": 0.4, "sync": 9.0},
     "cuda-graph": {"launch": 0.6, "start": 12.0, "gap": 0.3, "sync": 10.0},
 }
@@ -69,15 +72,18 @@ def measured(folder: Path, noise: float = 0.0) -> Path:
 
     eager, graph = MEASURED["eager"], MEASURED["cuda-graph"]
     rows = [
-        row("eager", "launch", 1, eager["launch"]),
+        row("eager", "launch", 1, TORCH_US),
         row("eager", "sync", 1, eager["sync"]),
         row("eager", "queued", 1, KERNEL_US + eager["gap"]),
         row("cuda-graph", "kernel", 1, KERNEL_US),
         row("cuda-graph", "sync", 1, graph["sync"]),
     ]
-    for runtime, counts in (("compiled", (2, 20, 100)), ("cuda-graph", (1, 10, 100, 1000))):
+    measured = {"eager": (60, 100, 340), "compiled": (2, 20, 100), "cuda-graph": (1, 10, 100, 1000)}
+    for runtime, counts in measured.items():
         costs = MEASURED[runtime]
-        rows += [row(runtime, "call", n, costs["start"] + n * costs["launch"]) for n in counts]
+        # What modules do but once, before and after the layers, is no start of each stage.
+        before = 50.0 if runtime == "eager" else costs["start"]
+        rows += [row(runtime, "call", n, before + n * costs["launch"]) for n in counts]
     for n in (1, 10, 100, 1000):
         wall = graph["start"] + graph["launch"] + n * (KERNEL_US + graph["gap"]) + graph["sync"]
         rows.append(row("cuda-graph", "replay", n, wall))
@@ -94,7 +100,8 @@ def test_every_cost_is_recovered_from_what_the_suite_measures(tmp_path: Path) ->
         fit = fits[runtime]
         found = {op: getattr(fit, f"{op}_s") * 1e6 for op in HOST_COSTS}
         assert found == pytest.approx(costs, abs=1e-6), runtime
-        assert fit.launch_low_s == pytest.approx(0.9 * fit.launch_s)
+        low = 0.9e-6 * TORCH_US if runtime == "eager" else 0.9 * fit.launch_s
+        assert fit.launch_low_s == pytest.approx(low)
         assert fit.launch_high_s == pytest.approx(1.1 * fit.launch_s)
 
 
@@ -120,7 +127,9 @@ def test_one_row_is_no_line(tmp_path: Path) -> None:
     rows = pd.read_parquet(path)
     rows[(rows["op"] != "call") | (rows["kernels"] == 2)].to_parquet(path)
     timings, _ = load_timings([path])
-    assert [fit.runtime for fit in host_fits(timings, load_gpu("a40"), DATE)] == ["eager"]
+    (fit,) = host_fits(timings, load_gpu("a40"), DATE)
+    assert fit.runtime == "eager"
+    assert fit.launch_s * 1e6 == pytest.approx(TORCH_US)
 
 
 def test_a_processor_starts_nothing_elsewhere() -> None:

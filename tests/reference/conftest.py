@@ -132,11 +132,17 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
         yield
         found.stream = before
 
-    stream = SimpleNamespace(wait_stream=lambda other: None)
-    before = SimpleNamespace(wait_stream=lambda other: None)
+    class Stream:
+        def __init__(self, device: int = 0) -> None:
+            self.device = device
+
+        def wait_stream(self, other: Stream) -> None:
+            """Nothing runs beside anything else here."""
+
+    before = Stream()
     fakes: dict[str, Any] = {
         "Event": Event, "CUDAGraph": Graph, "graph": capture, "synchronize": found.wait,
-        "Stream": lambda device: stream, "current_stream": lambda: before, "stream": on,
+        "Stream": Stream, "current_stream": lambda: before, "stream": on,
         "current_device": lambda: 0, "_sleep": sleep, "default_generators": (SimpleNamespace(),),
         "set_stream": lambda stream: setattr(found, "stream", "default"),
         "empty_cache": lambda: None,

@@ -16,6 +16,8 @@ from costmodel.reference.harness.timing import Limits
 from costmodel.reference.models import runtimes
 
 torch = pytest.importorskip("torch", reason="needs the extra 'measure'")
+# Before anything of torch is replaced, which it looks at when it is imported.
+pytest.importorskip("transformers.models.llama", reason="needs the extra 'measure'")
 
 pytestmark = pytest.mark.verify
 
@@ -158,6 +160,9 @@ def test_launch_costs_run_with_the_clock_that_they_ask_for(
         ("eager", "view", 1): ("host", 500),
         ("eager", "sync", 1): ("wait", 1),
         ("eager", "queued", 1): ("queued", 200),
+        ("eager", "call", 1): ("host", 3),
+        ("eager", "call", 2): ("host", 2),
+        ("eager", "call", 8): ("host", 1),
         ("eager", "launch_rate", 1): ("wall", 1),
         ("eager", "read_back", 1): ("wall", 1),
         ("cuda-graph", "sync", 1): ("wait", 1),
@@ -190,6 +195,22 @@ def test_a_compiled_stage_has_as_many_kernels_as_it_says() -> None:
         with Count():
             runnable.run(0)
     assert called == ["mm", "relu"] * 10
+
+
+def test_layers_say_how_many_kernels_they_have() -> None:
+    """Those of one more layer are as many as the cost model counts for eager code, or so."""
+    counted: list[tuple[Any, Any]] = []
+    for case in load_suite("launch").cases(Options(device="cuda", dtypes=("bf16",))):
+        if (case.key["runtime"], case.key["op"]) == ("eager", "call"):
+            with torch.inference_mode():
+                runnable = case.prepare(Inputs(Pool("cpu"), "bf16", Rotation(1, 1)))
+                runnable.run(0)
+            counted.append((case.key["kernels"], runnable.columns["kernels"]))
+    (one, first), (two, second), (eight, last) = counted
+    assert (one, two, eight) == (1, 2, 8)
+    assert last - second == 6 * (second - first)
+    # 7 products, 2 norms of at least 4 operators, attention, rotary, activation, 2 additions.
+    assert 25 <= second - first <= 50
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

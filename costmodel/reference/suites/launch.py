@@ -7,8 +7,9 @@ function start them, ``cuda-graph`` replays them), which cost (``op``) and over 
 ``launch``
     Host's time for one kernel while the queue has room.  On a CPU it is the whole call.
 ``call``
-    Host's time to hand over one stage of so many kernels, by one call of a compiled function or
-    one replay: the slope is a launch, the rest the start of a stage.
+    Host's time to hand over one stage of so many kernels: by transformers' code of some layers,
+    by one call of a compiled function, by one replay.  The slope is a launch, the rest the start
+    of a stage.
 ``sync``
     From the launch of one such kernel until the device is done with it and the host goes on.
 ``replay``
@@ -31,11 +32,14 @@ The others are for people:
 
 A stage of compiled code is a chain of small matrix products, each followed by a kernel that
 Inductor generates, so that half of its kernels are started by either, as in a language model.
+Kernels of transformers' code are the operators that compute or copy, as they are counted when
+the case is prepared.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -49,6 +53,8 @@ _QUEUED = 200
 _REPLAYS = (1, 10, 100, 1000)
 _CHAINS = (2, 20, 100)
 _CHAIN_WIDTH = 16
+_LAYERS = (1, 2, 8)
+_TOKENS = 16
 
 Prepare = Callable[[Inputs], Runnable]
 Made = tuple[str, str, int, Prepare]
@@ -78,6 +84,8 @@ def _on_a_gpu() -> Iterator[Made]:
     yield "eager", "queued", 1, partial(_adding, timer="queued", queue=_QUEUED)
     yield "eager", "launch_rate", 1, _filling
     yield "eager", "read_back", 1, _reading
+    for layers in _LAYERS:
+        yield "eager", "call", layers, partial(_layers, layers=layers)
     yield "cuda-graph", "kernel", 1, partial(_adding, timer="device", graph=True)
     yield "cuda-graph", "sync", 1, partial(_replaying, kernels=1, timer="wait")
     for kernels in _REPLAYS:
@@ -144,6 +152,30 @@ def _calling(inputs: Inputs, kernels: int) -> Runnable:
 
     call = wrap(chain, "compiled")
     return _runnable(lambda i: call(x), "host", queue=max(1, _QUEUED // kernels))
+
+
+def _layers(inputs: Inputs, layers: int) -> Runnable:
+    import torch
+    import transformers
+
+    from ..methods.counting import count_calls
+    from ..models.runtimes import build
+    from ..models.shapes import ModelShape, load_shape
+
+    shape = ModelShape("layers", replace(load_shape("llava-tiny").decoder, layers=layers))
+    # Of tensors of inference mode torch does not show what composite operators consist of.
+    with torch.inference_mode(False), torch.no_grad():
+        model: Any = build(shape, "eager", device=inputs.device, dtype=inputs.dtype)
+        ids = inputs.below(shape.decoder.vocab, 1, _TOKENS)
+
+        def call() -> Any:
+            cache = transformers.DynamicCache()
+            return model.decoder(input_ids=ids, past_key_values=cache, use_cache=True)
+
+        kernels = count_calls(call).launches
+    return _runnable(
+        lambda i: call(), queue=max(1, _QUEUED // kernels), columns={"kernels": kernels}
+    )
 
 
 SUITE = Suite("launch", "Launch, dispatch and synchronisation cost, CUDA graph replay.", _cases)
