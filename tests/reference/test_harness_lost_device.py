@@ -127,6 +127,22 @@ def test_memory_that_others_held_is_given_back_and_the_case_tried_again(
     assert (outcome.measured, outcome.failed) == (2, 0)
 
 
+@pytest.mark.parametrize(
+    ("said", "tries"), [("CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate", 2), ("no", 1)]
+)
+def test_libraries_say_that_memory_ran_out_in_their_own_words(
+    device: Device, tmp_path: Path, said: str, tries: int
+) -> None:
+    tried: list[int] = []
+
+    def run(i: int) -> None:
+        tried.append(i)
+        raise RuntimeError(said)
+
+    assert _run(tmp_path, [_case(1, run)]).failed == 1
+    assert len(tried) == tries
+
+
 def test_a_failure_holds_no_memory(device: Device, tmp_path: Path) -> None:
     device.limit_bytes = 10_000
 

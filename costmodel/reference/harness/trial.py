@@ -72,14 +72,12 @@ class Trial:
         return ""
 
     def _caught(self, case: Case, limits: Limits) -> tuple[dict[str, Any], str, bool]:
-        import torch
-
         try:
             return self._measure(case, limits), "", False
         except Exception as error:
             # Whatever it was, the other cases can still be measured; it is written down.  The
             # error itself goes no further: its traceback holds the tensors of the case.
-            return {}, _first_line(error), isinstance(error, torch.cuda.OutOfMemoryError)
+            return {}, _first_line(error), _is_memory(error)
 
     def _measure(self, case: Case, limits: Limits) -> dict[str, Any]:
         import torch
@@ -110,6 +108,14 @@ class Trial:
             except RuntimeError:
                 # Of a lost device, which `lost` tells.
                 return
+
+
+def _is_memory(error: Exception) -> bool:
+    """Whether memory ran out, also where a library or a compiler says so in its own words."""
+    import torch
+
+    words = ("out of memory", "ALLOC_FAILED")
+    return isinstance(error, torch.cuda.OutOfMemoryError) or any(w in str(error) for w in words)
 
 
 def _first_line(error: Exception) -> str:
