@@ -62,7 +62,7 @@ format: $(VENV)/.stamp-dev  ## Apply the formatter and the safe fixes of the lin
 # Offline, so that a test that needs a download fails here and not only elsewhere.
 verify: $(VENV_VERIFY)/.stamp-verify  ## Compare with torch and transformers, and run what measures
 	HF_HUB_OFFLINE=1 "$(VENV_VERIFY)/bin/python" -m pytest \
-		tests/verify tests/reference tests/cli/test_measure.py costmodel/reference $(PYTEST_ARGS)
+		tests/verify tests/reference tests/benchmarks/test_rehearsal.py tests/cli/test_measure.py costmodel/reference $(PYTEST_ARGS)
 
 loop: $(VENV_VERIFY)/.stamp-verify  ## Measure, calibrate and predict on this machine's processor
 	"$(VENV_VERIFY)/bin/python" benchmarks/cpu_loop.py

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .compiling import compile_each_shape
+
 __all__ = ["kmeans_images"]
 
 
@@ -80,8 +82,7 @@ def kmeans_images(
 
 @cache
 def _compiled(step: Callable[..., Any]) -> Callable[..., Any]:
-    made: Callable[..., Any] = torch.compile(step, fullgraph=True)
-    return made
+    return compile_each_shape(step, fullgraph=True)
 
 
 def _square_norms(vectors: Tensor) -> Tensor:

@@ -40,8 +40,10 @@ def attend(
     """
     grouped = query.shape[1] != keys.shape[1]
     if kind == "flash":
+        # Torch before 2.5 knows no such argument.
+        shared = {"enable_gqa": True} if grouped else {}
         return functional.scaled_dot_product_attention(
-            query, keys, values, is_causal=causal, enable_gqa=grouped
+            query, keys, values, is_causal=causal, **shared
         )
     if kind == "sdpa":
         mask = _causal_bias(query) if causal else None

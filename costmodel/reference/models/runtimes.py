@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from ..compiling import compile_each_shape
 from ..graphs import capture
 from .base import RunnableModel
 from .shapes import ModelShape
@@ -18,9 +19,6 @@ __all__ = ["RUNTIMES", "Runtime", "build", "wrap"]
 Runtime = Literal["eager", "compiled", "cuda-graph"]
 RUNTIMES: tuple[Runtime, ...] = ("eager", "compiled", "cuda-graph")
 """Names as in the cost model."""
-
-_SPECIALISATIONS = 512
-_NAMES_BEFORE_TORCH_2_7 = ("cache_size_limit", "accumulated_cache_size_limit")
 
 
 def build(
@@ -108,20 +106,10 @@ def _check(runtime: str) -> None:
 
 
 def _compiled(run: Callable[..., Any], backend: str) -> Callable[..., Any]:
-    # Past its limit of versions of one function torch runs it uncompiled without a word, and so
-    # it does after an error where the environment says so.
-    config = torch._dynamo.config
-    for name in ("recompile_limit", "accumulated_recompile_limit", *_NAMES_BEFORE_TORCH_2_7):
-        if hasattr(config, name):
-            setattr(config, name, max(getattr(config, name), _SPECIALISATIONS))
-    config.suppress_errors = False
-    if hasattr(config, "fail_on_recompile_limit_hit"):
-        config.fail_on_recompile_limit_hit = True
-
     def call(*inputs: Any) -> Any:
         return run(*inputs)
 
-    return torch.compile(call, backend=backend, dynamic=False)  # type: ignore[no-any-return]
+    return compile_each_shape(call, backend=backend)
 
 
 class _Graph:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ..compiling import forget_compiled
 from ..models.shapes import ModelShape
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class Held:
         import torch
 
         self._made, self._key = None, ()
+        forget_compiled()
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -1,7 +1,7 @@
 """Attention: causal prefill, encoder, and decode against a KV cache, by implementation.
 
-``sdpa-flash``, ``sdpa-mem-efficient`` and ``sdpa-math`` are the backends of torch's
-``scaled_dot_product_attention``; ``eager`` is Hugging Face's code with its score matrix.
+``sdpa-flash``, ``sdpa-cudnn``, ``sdpa-mem-efficient`` and ``sdpa-math`` are the backends of
+torch's ``scaled_dot_product_attention``; ``eager`` is Hugging Face's code with its score matrix.
 Queries, keys and values of prefill and encoder lie as (batch, tokens, heads, width) and are
 transposed views, as after a projection; the cache of decode lies as (batch, heads, tokens, width).
 
@@ -27,6 +27,7 @@ __all__ = ["SUITE", "Shape", "eager_attention"]
 
 _BACKENDS = {
     "sdpa-flash": "FLASH_ATTENTION",
+    "sdpa-cudnn": "CUDNN_ATTENTION",
     "sdpa-mem-efficient": "EFFICIENT_ATTENTION",
     "sdpa-math": "MATH",
 }
@@ -142,6 +143,8 @@ def _kernels(shape: Shape, options: Options, others: bool) -> Iterator[str]:
     yield "sdpa-flash"
     if not others:
         return
+    if options.device == "cuda" and not options.quick:
+        yield "sdpa-cudnn"
     if options.device == "cuda" and shape.heads == shape.kv_heads:
         # This backend takes no grouped queries, and a CPU has none.
         yield "sdpa-mem-efficient"
@@ -185,7 +188,8 @@ def _prepare(inputs: Inputs, shape: Shape, kernel: str) -> Runnable:
     sdpa = partial(
         torch.nn.functional.scaled_dot_product_attention,
         is_causal=shape.masked,
-        enable_gqa=shape.heads != shape.kv_heads,
+        # Torch before 2.5 knows no such argument.
+        **({"enable_gqa": True} if shape.heads != shape.kv_heads else {}),
     )
     return rotating(inputs, make, sdpa, context=partial(_only, kernel))
 
