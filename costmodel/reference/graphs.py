@@ -16,9 +16,7 @@ class CaptureError(RuntimeError):
     """Something that no graph can hold, such as a wait for the device, ended a capture."""
 
 
-def capture(
-    run: Callable[[], Any], warm_up: Callable[[], object] | None = None
-) -> tuple[Any, Any]:
+def capture(run: Callable[[], Any], warm_up: Callable[[], object] | None = None) -> tuple[Any, Any]:
     """Capture what a call enqueues on the current GPU.
 
     Libraries set themselves up and compilers compile on first use, which a capture must not see:
