@@ -24,8 +24,11 @@ class Memory:
     Attributes
     ----------
     weights, kv_cache, activations_peak : ndarray
-        Parts [B].  The CUDA context, allocator slack and a serving engine's
-        reserves are not counted.
+        Parts, each at its largest [B].  The CUDA context, workspaces of libraries,
+        allocator slack and a serving engine's reserves are not counted.
+    beside_weights : ndarray
+        Most of cache and activations at once [B]; less than their sum where activations are most
+        before there is a cache.
     kv_cache_groups : tuple of (int, ndarray)
         Layers and bytes of each decoder group.
     peak_op : str
@@ -35,13 +38,14 @@ class Memory:
     weights: FloatArray
     kv_cache: FloatArray
     activations_peak: FloatArray
+    beside_weights: FloatArray
     kv_cache_groups: tuple[tuple[int, FloatArray], ...]
     peak_op: str
 
     @property
     def total(self) -> FloatArray:
-        """Sum of the parts [B]."""
-        return self.weights + self.kv_cache + self.activations_peak
+        """Weights, and the most that exists beside them [B]."""
+        return self.weights + self.beside_weights
 
 
 def weight_bytes(program: Program) -> Expr:
@@ -56,10 +60,13 @@ def weight_bytes(program: Program) -> Expr:
 
 
 def memory(program: Program, **overrides: Any) -> Memory:
-    """Evaluate the memory of a program.
+    r"""Evaluate the memory of a program.
 
-    Peak activations are the most that is live at once over all operators of
-    prefill and of decode.
+    Activations count beside the full KV cache, over all operators of prefill and of decode, but for
+    stages that are done before there is one:
+
+    .. math:: M = W + \max\Bigl(C + \max_\mathrm{others} \mathrm{live},\;
+              \max_\mathrm{before} \mathrm{live}\Bigr)
 
     Parameters
     ----------
@@ -74,7 +81,6 @@ def memory(program: Program, **overrides: Any) -> Memory:
     """
     passes = [evaluate(program, phase, **overrides) for phase in PHASES]
     live = np.concatenate([evaluation.live for evaluation in passes])
-    names = [op.name for evaluation in passes for op in evaluation.ops]
     points = np.broadcast_shapes(*(evaluation.points for evaluation in passes))
     groups = [group.bytes for group in program.cache]
     results = evaluate_expressions(
@@ -82,14 +88,20 @@ def memory(program: Program, **overrides: Any) -> Memory:
     )
     weights, *per_group = (np.broadcast_to(row, points) for row in results)
     cache: FloatArray = np.sum(per_group, axis=0)
+    ops = [op for evaluation in passes for op in evaluation.ops]
+    early = np.array([op.stage in program.before_cache for op in ops])
+    beside: FloatArray = cache + live[~early].max(axis=0)
+    if early.any():
+        beside = np.maximum(beside, live[early].max(axis=0))
     return Memory(
         weights=weights,
         kv_cache=cache,
         activations_peak=live.max(axis=0),
+        beside_weights=beside,
         kv_cache_groups=tuple(
             (group.layers, row) for group, row in zip(program.cache, per_group, strict=True)
         ),
-        peak_op=names[int(live.reshape(len(names), -1)[:, 0].argmax())],
+        peak_op=ops[int(live.reshape(len(ops), -1)[:, 0].argmax())].name,
     )
 
 

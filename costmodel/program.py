@@ -14,7 +14,7 @@ from sympy import Expr, Symbol
 
 from costmodel.assembly import CacheGroup, Piece, language_piece, vision_piece
 from costmodel.compression.plan import CompressionPlan, DecoderGroup
-from costmodel.ops import Op, Weights
+from costmodel.ops import Op, Stage, Weights
 from costmodel.specs.model import ModelSpec
 from costmodel.specs.workload import DTYPE_BYTES, Deployment, Workload
 from costmodel.symbols import sym
@@ -44,6 +44,9 @@ class Program:
         Relations that hold in a prefill pass.
     derived_decode : dict of Symbol to Expr
         Relations that hold in a decode pass.
+    before_cache : tuple of Stage
+        Stages that are done before there is a KV cache; none where it is reserved before, as
+        serving engines do.
     """
 
     ops: tuple[Op, ...]
@@ -52,6 +55,7 @@ class Program:
     values: dict[Symbol, float] = field(repr=False)
     derived: dict[Symbol, Expr] = field(repr=False)
     derived_decode: dict[Symbol, Expr] = field(repr=False)
+    before_cache: tuple[Stage, ...] = ()
 
     def phase_ops(self, phase: Phase) -> tuple[Op, ...]:
         """Return the operators of one pass.
@@ -115,6 +119,8 @@ def build_program(
     if plan is not None:
         own = Piece(ops=list(plan.ops), weights=list(plan.weights), values=dict(plan.values))
     language, cache = language_piece(model.text, groups, deployment, model.vision is not None)
+    if plan is not None and plan.insertion.where == "llm":
+        own.ops = [op.holding(language.held) for op in own.ops]
     asked = Piece(values=_asked(workload, deployment))
     pieces = (asked, vision, own, language)
     return Program(
@@ -126,7 +132,15 @@ def build_program(
         derived_decode={
             symbol: value for piece in pieces for symbol, value in piece.decode.items()
         },
+        before_cache=() if deployment.fused else _before_cache(plan),
     )
+
+
+def _before_cache(plan: CompressionPlan | None) -> tuple[Stage, ...]:
+    """Stages before the language model, whose layers fill a cache that grows one by one."""
+    if plan is None or plan.insertion.where != "llm":
+        return ("vision_encoder", "projector", "compression")
+    return ("vision_encoder", "projector")
 
 
 def _asked(workload: Workload, deployment: Deployment) -> dict[Symbol, float]:
@@ -138,4 +152,17 @@ def _asked(workload: Workload, deployment: Deployment) -> dict[Symbol, float]:
         sym("bo"): DTYPE_BYTES[deployment.other_weights_dtype],
         sym("ba"): DTYPE_BYTES[deployment.dtype],
         sym("bkv"): DTYPE_BYTES[deployment.kv_dtype],
+        sym("bs"): _score_bytes(deployment.dtype),
     }
+
+
+def _score_bytes(dtype: str) -> float:
+    """Most bytes of one score in ``softmax(scores, dtype=float32).to(dtype)`` of PyTorch.
+
+    The fp32 softmax runs beside the scores and their result; its kernel reads fp16, but other
+    short formats are copied to fp32 first, and the copy is the peak.
+    """
+    own = DTYPE_BYTES[dtype]
+    if dtype == "fp32":
+        return 2 * own
+    return own + 8.0 if dtype == "bf16" else 2 * own + 4.0

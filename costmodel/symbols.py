@@ -163,6 +163,12 @@ TABLE: dict[str, SymbolInfo] = {
             ("bo", r"\beta_o", "bytes of one other weight (norm, bias, embedding, head)", "B"),
             ("ba", r"\beta_a", "bytes of one activation", "B"),
             ("bkv", r"\beta_{kv}", "bytes of one KV-cache element", "B"),
+            (
+                "bs",
+                r"\beta_s",
+                "bytes that unfused kernels hold of one attention score, at its softmax",
+                "B",
+            ),
         ),
     ]
 }

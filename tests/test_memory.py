@@ -127,10 +127,38 @@ def test_peak_activation_is_the_largest_of_both_passes() -> None:
     assert float(memory(found).activations_peak) == max(live)
 
 
-def test_peak_activation_of_prefill_by_hand() -> None:
-    # Largest where gate, up and their product exist at once beside the residual, in 640 rows.
-    assert now().peak_op == "decoder.mlp_activation"
-    assert float(now().activations_peak) == 640 * 2 * (3 * 11008 + 4096)
+@pytest.mark.parametrize("runtime", ["eager", "compiled", "cuda-graph"])
+def test_peak_activation_of_prefill_by_hand(runtime: str) -> None:
+    found = now(runtime=runtime)
+    assert found.peak_op == "decoder.mlp_activation"
+    # Gate, up and their product, in 640 rows, and the caller's 576 visual tokens.  Beside them four
+    # states: the addends of a compiled residual; in Python code the prompt's embeddings, what
+    # entered the layer, its sum with the attention, and the norm of that.
+    assert float(found.activations_peak) == 640 * 2 * (3 * 11008 + 4 * 4096) + 576 * 2 * 4096
+
+
+def test_the_tower_works_before_there_is_a_cache_that_grows() -> None:
+    # 24 states that entered layers, two of the last layer's own, 3 of 4 times the width for
+    # x sigmoid(1.702 x); the cache of 48 tokens is not there yet.
+    tower = 577 * 2 * 1024 * (24 + 2 + 3 * 4)
+    cache = 48 * 524_288
+    eager = now(runtime="eager", visual_tokens=40, text_tokens=8)
+    assert eager.peak_op == "vision.mlp_activation"
+    assert float(eager.activations_peak) == tower
+    assert float(eager.kv_cache) == cache
+    assert float(eager.total) == float(eager.weights) + tower
+    # Serving engines reserve it before.
+    served = now(visual_tokens=40, text_tokens=8)
+    assert served.peak_op.startswith("vision.")
+    assert float(served.activations_peak) == 577 * 2 * 1024 * (4 + 1 + 4)
+    assert float(served.total - served.weights) == cache + float(served.activations_peak)
+
+
+def test_pruning_inside_the_language_model_finds_a_cache() -> None:
+    program = case(runtime="eager", compress="fastv").program()[0]
+    assert "compression" not in program.before_cache
+    before = case(runtime="eager", compress="cluster:k=64").program()[0]
+    assert "compression" in before.before_cache
 
 
 def test_all_logits_dominate_a_long_prompt() -> None:
@@ -143,8 +171,10 @@ def test_all_logits_dominate_a_long_prompt() -> None:
 def test_eager_attention_peaks_higher_than_flash() -> None:
     flash, eager = now(text_tokens=2000), now(text_tokens=2000, attention="eager")
     assert eager.peak_op == "decoder.attention.softmax"
-    # 32 heads of 2576 x 2576 scores: fp16, fp32 and fp16; queries and residual beside them.
-    assert float(eager.activations_peak) == 32 * 2576**2 * 8 + 2 * 2576 * 4096 * 2
+    # 32 heads of 2576 x 2576 scores: fp16, fp32 and fp16; beside them the mask, the queries, the
+    # residual's four addends and the caller's visual tokens.
+    beside = 2576**2 * 2 + 5 * 2576 * 4096 * 2 + 576 * 4096 * 2
+    assert float(eager.activations_peak) == 32 * 2576**2 * 8 + beside
     assert float(eager.activations_peak) > 5 * float(flash.activations_peak)
     assert float(eager.kv_cache) == float(flash.kv_cache)
 
@@ -157,14 +187,16 @@ def test_eager_attention_in_one_group_sets_the_peak() -> None:
 
 
 def test_a_concatenating_cache_holds_the_old_one_while_it_copies() -> None:
-    # Per layer, as DynamicCache does: 8000 cached tokens of 32 heads of 128 in keys and values.
+    # Per layer, as DynamicCache does: 8000 cached keys of 32 heads of 128, and then as many values.
     found = now(runtime="eager", text_tokens=1, visual_tokens=0, output_tokens=16_000)
     assert found.peak_op == "decoder.kv_cache"
-    assert float(found.activations_peak) > 2 * 8000 * 4096 * 2
+    # Beside them the new key and value, the query and the states of one token.
+    assert float(found.activations_peak) == (8000 + 2 + 1 + 3) * 4096 * 2
 
 
-def test_total_is_the_sum() -> None:
-    found = now()
+@pytest.mark.parametrize("runtime", ["eager", "cuda-graph"])
+def test_total_is_the_sum_where_activations_peak_beside_the_cache(runtime: str) -> None:
+    found = now(runtime=runtime)
     assert float(found.total) == float(found.weights + found.kv_cache + found.activations_peak)
 
 

@@ -374,8 +374,13 @@ def test_operators_sum_to_stages_and_stages_to_totals(question: Question) -> Non
     assert found.time_s["ttft"] == close(spent + found.time_s["host_overhead"])
     assert found.time_s["tpot"] == close(sum(op.time_s for op in found.ops_decode))
     memory = found.memory_bytes
-    parts = memory["weights"] + memory["kv_cache"] + memory["activations_peak"]
-    assert memory["total"] == close(parts)
+    parts = memory["weights"], memory["kv_cache"], memory["activations_peak"]
+    if found.inputs["runtime"] == "eager":
+        # A cache that grows is not there yet while images are encoded.
+        assert parts[0] + max(parts[1:]) <= memory["total"] * (1 + ROUNDING)
+        assert memory["total"] <= sum(parts) * (1 + ROUNDING)
+    else:
+        assert memory["total"] == close(sum(parts))
     assert memory["kv_cache"] == close(sum(row["bytes"] for row in memory["kv_cache_groups"]))
     assert found.params["total"] == sum(found.params[key] for key in found.params if key != "total")
 

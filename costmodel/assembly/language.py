@@ -91,13 +91,18 @@ def language_piece(
     piece.decode[sym("v")] = ZERO
 
     # Tokens that layers leave alone are in the hidden state too: those with keys.
-    piece.ops += embedding(tokens[0].computed_kv, sym("v") if has_vision else None, style)
+    prompt = tokens[0].computed_kv
+    piece.ops += embedding(prompt, sym("v") if has_vision else None, style)
+    # The caller keeps the visual embeddings; Python code names the merged ones to the end too.
+    rows = (sym("v") if has_vision else ZERO) + (ZERO if style.fused else prompt)
+    given = piece.held = sym("b") * rows * sym("d") * sym("ba")
     for group, layer_tokens in zip(groups, tokens, strict=True):
         group_style = Style(style.fused, group.attention or style.attention, style.tp)
         ops = decoder_layers(text, layer_tokens, group_style)
-        piece.ops += ops if group.held is None else [op.holding(group.held) for op in ops]
-    piece.ops.append(final_norm(text, tokens[-1].computed_kv, style))
-    piece.ops += lm_head(style)
+        held = given + (ZERO if group.held is None else group.held)
+        piece.ops += [op.holding(held) for op in ops]
+    piece.ops.append(final_norm(text, tokens[-1].computed_kv, style).holding(given))
+    piece.ops += [op.holding(given) for op in lm_head(style)]
     piece.weights += decoder_weights(text, style)
     piece.prefill[sym("e")] = ONE if deployment.head_tokens == "last" else tokens[-1].computed_kv
     piece.decode[sym("e")] = ONE

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from sympy import Expr, Symbol
 
-from costmodel.ops import Op, Weights
+from costmodel.ops import ZERO, Op, Weights
 
 __all__ = ["Piece"]
 
@@ -25,6 +25,8 @@ class Piece:
         Numbers.
     prefill, decode : dict of Symbol to Expr
         Relations between symbols in each pass.
+    held : Expr
+        Bytes live beside everything that runs in between its layers [B].
     """
 
     ops: list[Op] = field(default_factory=list)
@@ -32,6 +34,7 @@ class Piece:
     values: dict[Symbol, float] = field(default_factory=dict)
     prefill: dict[Symbol, Expr] = field(default_factory=dict)
     decode: dict[Symbol, Expr] = field(default_factory=dict)
+    held: Expr = ZERO
 
     def relate(self, symbol: Symbol, expression: Expr) -> None:
         """Let `symbol` be `expression` in both passes; a number becomes a value."""

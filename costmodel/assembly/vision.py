@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from sympy import Expr, Symbol, sympify
 
 from costmodel.assembly.piece import Piece
@@ -136,6 +138,9 @@ def _add_tower(
         styles = [style] * len(parts)
     else:
         parts = _plain_parts(piece, groups or (TowerGroup(executed),), sequences, executed)
+        # Hugging Face's LLaVA asks for the outputs of all layers, to read one of them.
+        if not style.fused and vision.layers_needed is not None:
+            parts = _with_all_states(parts)
         styles = [
             Style(style.fused, group.attention or style.attention)
             for group in groups or (TowerGroup(executed),)
@@ -179,6 +184,18 @@ def _plain_parts(
             )
         )
     return parts
+
+
+def _with_all_states(parts: list[TowerTokens]) -> list[TowerTokens]:
+    """Hold what entered the first layer and left each one, as the last of each group runs."""
+    state = sym("b") * sym("dv") * sym("ba")
+    before, found = parts[0].rows, []
+    for part in parts:
+        # The layer itself counts what entered it.
+        kept = before + (part.layers - 2) * part.mlp_rows
+        found.append(replace(part, held=part.held + kept * state))
+        before += part.layers * part.mlp_rows
+    return found
 
 
 def _total(sequences: list[Sequences], lengths: tuple[Expr, ...]) -> Expr:

@@ -14,6 +14,7 @@ from sympy import Expr, Integer
 
 from costmodel.blocks.style import Style
 from costmodel.ops import (
+    ONE,
     ZERO,
     Op,
     Traffic,
@@ -107,7 +108,7 @@ def decoder_layers(spec: TextSpec, tokens: LayerTokens, style: Style) -> tuple[O
     heads, kv_heads = H / n, _local_kv_heads(spec, style)
     rows, kv_rows, mlp_rows = b * tokens.hidden, b * tokens.computed_kv, b * tokens.mlp
     width_q, width_kv = heads * D, kv_heads * D
-    residual = rows * d * sym("ba")
+    held = _held(tokens, heads, style)
     same_rows = tokens.hidden == tokens.computed_kv
     suffix = tokens.label
     ops: list[Op] = []
@@ -128,56 +129,109 @@ def decoder_layers(spec: TextSpec, tokens: LayerTokens, style: Style) -> tuple[O
     )  # fmt: skip
     if style.fused and same_rows:
         ops.append(
-            linear("qkv_proj", rows, width_q + 2 * width_kv, d, spec.qkv_bias, residual)
+            linear("qkv_proj", rows, width_q + 2 * width_kv, d, spec.qkv_bias, held.entering)
         )  # fmt: skip
     else:
         q_out, kv_out = rows * width_q * sym("ba"), kv_rows * width_kv * sym("ba")
+        before = held.entering
         ops += [
-            linear("q_proj", rows, width_q, d, spec.qkv_bias, residual),
-            linear("k_proj", kv_rows, width_kv, d, spec.qkv_bias, residual + q_out),
-            linear("v_proj", kv_rows, width_kv, d, spec.qkv_bias, residual + q_out + kv_out),
+            linear("q_proj", rows, width_q, d, spec.qkv_bias, before),
+            linear("k_proj", kv_rows, width_kv, d, spec.qkv_bias, before + q_out),
+            linear("v_proj", kv_rows, width_kv, d, spec.qkv_bias, before + q_out + kv_out),
         ]
     if spec.qk_norm:
         ops.append(
             norm(
                 name("qk_norm"), "llm", rows=rows, cols=width_q + width_kv, kind="rmsnorm",
-                weight_cols=2 * D, fused=style.fused, repeat=repeat, held=residual,
+                weight_cols=2 * D, fused=style.fused, repeat=repeat, held=held.attention,
             )
         )  # fmt: skip
     rotary_rows, rotary_cols = b * tokens.keys, width_q + width_kv
     if tokens.attending != tokens.keys:
         # One row per key, so that time models see as many rows as there are.
         rotary_cols = width_kv + width_q * tokens.attending / tokens.keys
+    queries = b * tokens.attending * width_q * sym("ba")
+    values = b * tokens.keys * width_kv * sym("ba")
     ops += [
         rotary(
             name("rotary"), "llm", rows=rotary_rows, cols=rotary_cols, fused=style.fused,
-            repeat=repeat, held=residual,
+            grouped=spec.kv_heads < spec.heads, repeat=repeat, held=held.attention + values,
         ),
-        _cache_write(name("kv_cache"), tokens, width_kv, style, residual),
+        _cache_write(name("kv_cache"), tokens, width_kv, style, held.attention + queries),
         *attention(
             name("attention"), "llm", kind="attention_prefill", impl=style.attention, batch=b,
             q_len=tokens.attending, kv_len=tokens.past + tokens.keys, heads=heads,
             kv_heads=kv_heads, head_dim=D, grouped=spec.kv_heads < spec.heads, causal=True,
-            cached=True, repeat=repeat, held=residual,
+            cached=True, repeat=repeat, held=held.attention,
         ),
-        linear("o_proj", rows, d, width_q, spec.o_bias, residual),
+        linear("o_proj", rows, d, width_q, spec.o_bias, held.attention + held.names * queries),
     ]  # fmt: skip
     if style.tp > 1:
-        ops.append(_all_reduce(name("o_all_reduce"), rows, repeat, residual))
+        ops.append(_all_reduce(name("o_all_reduce"), rows, repeat, held.entering))
     if not style.fused:
         ops.append(add(name("attention_add"), "llm", rows=rows, cols=d, repeat=repeat))
     ops.append(
         norm(
             name("post_attention_norm"), "llm", rows=mlp_rows, cols=d, kind=spec.norm,
-            fused=style.fused, residual=style.fused, repeat=repeat,
+            fused=style.fused, residual=style.fused, repeat=repeat, held=held.names * held.entering,
         )
     )  # fmt: skip
-    ops += _mlp(spec, style, name, mlp_rows, repeat, residual)
+    ops += _mlp(spec, style, name, mlp_rows, repeat, held)
     if style.tp > 1:
-        ops.append(_all_reduce(name("down_all_reduce"), mlp_rows, repeat, residual))
+        ops.append(_all_reduce(name("down_all_reduce"), mlp_rows, repeat, held.projecting))
     if not style.fused:
-        ops.append(add(name("mlp_add"), "llm", rows=mlp_rows, cols=d, repeat=repeat))
+        ops.append(
+            add(name("mlp_add"), "llm", rows=mlp_rows, cols=d, repeat=repeat, held=held.entering)
+        )
     return tuple(ops)
+
+
+@dataclass(frozen=True)
+class _Held:
+    """Bytes that wait beside the parts of a layer [B].
+
+    Fused code keeps the residual.  Python code keeps what its variables name: the state that
+    entered the layer, through all of it; after the attention its sum with that; and the normed
+    state, beside everything that is computed from it.
+
+    Attributes
+    ----------
+    entering : Expr
+        While the normed state is the input.
+    attention, mlp : Expr
+        After the projections of the normed state, when it is no input any more.
+    projecting : Expr
+        While the MLP reads the normed state.
+    names : Expr
+        1 where variables hold what is not needed any more, 0 in fused code.
+    """
+
+    entering: Expr
+    attention: Expr
+    projecting: Expr
+    mlp: Expr
+    names: Expr
+
+
+def _held(tokens: LayerTokens, heads: Expr, style: Style) -> _Held:
+    b, ba = sym("b"), sym("ba")
+    state = b * sym("d") * ba
+    if style.fused:
+        residual = style.residuals * tokens.hidden * state
+        return _Held(residual, residual, residual, residual, ZERO)
+    weights = ZERO
+    if style.attention == "eager":
+        # The layer names the weights that its attention returns, and every layer gets the mask.
+        weights = b * tokens.attending * (tokens.past + tokens.keys) * (heads + 1) * ba
+    entering = tokens.computed_kv * state
+    projecting = entering + tokens.hidden * state + weights
+    return _Held(
+        entering=entering,
+        attention=2 * entering,
+        projecting=projecting,
+        mlp=projecting + tokens.mlp * state,
+        names=ONE,
+    )
 
 
 def _mlp(
@@ -186,37 +240,36 @@ def _mlp(
     name: Callable[[str], str],
     rows: Expr,
     repeat: Expr,
-    residual: Expr,
+    held: _Held,
 ) -> list[Op]:
     d, f = sym("d"), sym("f") / style.devices
     one = rows * f * sym("ba")
     ops: list[Op] = []
 
-    def linear(part: str, out: Expr, into: Expr, held: Expr) -> Op:
+    def linear(part: str, out: Expr, into: Expr, beside: Expr) -> Op:
         return gemm(
             name(part), "llm", m=rows, n=out, k=into, bias=spec.mlp_bias, repeat=repeat,
-            held=held,
+            held=beside,
         )  # fmt: skip
 
+    before = held.projecting
     if spec.gated_mlp and style.fused:
-        ops.append(linear("gate_up_proj", 2 * f, d, residual))
+        ops.append(linear("gate_up_proj", 2 * f, d, before))
     elif spec.gated_mlp:
-        ops += [linear("gate_proj", f, d, residual), linear("up_proj", f, d, residual + one)]
+        ops += [linear("gate_proj", f, d, before), linear("up_proj", f, d, before + one)]
     else:
-        ops.append(linear("up_proj", f, d, residual))
+        ops.append(linear("up_proj", f, d, before))
     ops.append(
         activation(
             name("mlp_activation"), "llm", rows=rows, cols=f, function=spec.activation,
-            gated=spec.gated_mlp, fused=style.fused, repeat=repeat, held=residual,
+            gated=spec.gated_mlp, fused=style.fused, repeat=repeat, held=held.mlp,
         )
     )  # fmt: skip
-    ops.append(linear("down_proj", d, f, residual))
+    ops.append(linear("down_proj", d, f, held.mlp))
     return ops
 
 
-def _cache_write(
-    name: str, tokens: LayerTokens, width_kv: Expr, style: Style, residual: Expr
-) -> Op:
+def _cache_write(name: str, tokens: LayerTokens, width_kv: Expr, style: Style, held: Expr) -> Op:
     b, ba, bkv = sym("b"), sym("ba"), sym("bkv")
     new = 2 * b * tokens.keys * width_kv
     # Hugging Face's DynamicCache concatenates, so every pass copies the past too;
@@ -231,7 +284,8 @@ def _cache_write(
         traffic=Traffic(act_in=new * ba, kv_read=past * bkv, kv_write=(new + past) * bkv),
         repeat=tokens.layers,
         launches=Integer(1 if style.fused else 2),
-        live=new * ba + past * bkv + residual,
+        # Keys are concatenated before values, and the old ones dropped between.
+        live=new * ba + past * bkv / 2 + held,
         primitive="cache_write",
         note="append keys and values to the cache",
     )

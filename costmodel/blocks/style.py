@@ -31,6 +31,15 @@ class Style:
     tp: int = 1
 
     @property
+    def residuals(self) -> int:
+        """Arrays of the hidden state's size that make up the residual at most.
+
+        A compiler adds branches to the residual where it is read: PyTorch's Inductor keeps an
+        unevaluated sum of up to four arrays (``realize_reads_threshold``).
+        """
+        return 4 if self.fused else 1
+
+    @property
     def devices(self) -> Expr:
         """Number of devices: the symbol N, or 1 so that formulas of one device stay plain."""
         return sym("N") if self.tp > 1 else Integer(1)

@@ -127,7 +127,10 @@ def vision_layers(spec: VisionSpec, tokens: TowerTokens, style: Style) -> tuple[
     """
     b, width, inner = sym("b"), sym("dv"), sym("Hv") * sym("Dv")
     rows, mlp_rows, repeat = b * tokens.rows, b * tokens.mlp_rows, tokens.layers
-    residual = rows * width * sym("ba")
+    state = rows * width * sym("ba")
+    residual = style.residuals * state
+    # As in the decoder: Python code keeps what its variables name, the normed state among them.
+    normed = ZERO if style.fused else state
     fused_residual = style.fused
     ops: list[Op] = []
 
@@ -143,6 +146,7 @@ def vision_layers(spec: VisionSpec, tokens: TowerTokens, style: Style) -> tuple[
         return norm(
             name(part), "vision_encoder", rows=op_rows, cols=width, kind=spec.norm,
             fused=style.fused, residual=fused_residual, repeat=repeat,
+            held=ZERO if part == "norm_1" or style.fused else residual,
         )  # fmt: skip
 
     def close(part: str, op_rows: Expr) -> list[Op]:
@@ -152,13 +156,16 @@ def vision_layers(spec: VisionSpec, tokens: TowerTokens, style: Style) -> tuple[
                 elementwise(
                     name(f"{part}_scale"), "vision_encoder", rows=op_rows, cols=width,
                     read=sym("ba"), write=sym("ba"), flops_per_element=Integer(1),
-                    weights=width * sym("bo"), repeat=repeat, held=residual,
+                    weights=width * sym("bo"), repeat=repeat, held=residual + normed,
                 )
             )  # fmt: skip
         if not fused_residual:
             closing.append(
-                add(name(f"{part}_add"), "vision_encoder", rows=op_rows, cols=width, repeat=repeat)
-            )
+                add(
+                    name(f"{part}_add"), "vision_encoder", rows=op_rows, cols=width,
+                    repeat=repeat, held=normed,
+                )
+            )  # fmt: skip
         return closing
 
     ops.append(layer_norm("norm_1", rows))
@@ -174,58 +181,70 @@ def vision_layers(spec: VisionSpec, tokens: TowerTokens, style: Style) -> tuple[
     if spec.qk_norm:
         ops.append(
             norm(name("qk_norm"), "vision_encoder", rows=2 * rows, cols=inner, kind="rmsnorm",
-                 fused=style.fused, repeat=repeat, held=residual)
+                 fused=style.fused, repeat=repeat, held=residual + normed)
         )  # fmt: skip
+    values = rows * inner * sym("ba")
     if spec.rotary:
         ops.append(
             rotary(name("rotary"), "vision_encoder", rows=rows, cols=2 * inner,
-                   fused=style.fused, repeat=repeat, held=residual)
+                   fused=style.fused, repeat=repeat, held=residual + normed + values)
         )  # fmt: skip
     for index, group in enumerate(tokens.attended):
         part = "attention" if len(tokens.attended) == 1 else f"attention_{index}"
         ops += attention(
             name(part), "vision_encoder", kind="attention_encoder", impl=style.attention,
             batch=b * group.count, q_len=group.length, kv_len=group.length, heads=sym("Hv"),
-            kv_heads=sym("Hv"), head_dim=sym("Dv"), repeat=repeat, held=residual,
+            kv_heads=sym("Hv"), head_dim=sym("Dv"), repeat=repeat, held=residual + normed,
         )  # fmt: skip
-    ops.append(linear("o_proj", rows, width, inner, spec.o_bias, residual))
+    projected = ZERO if style.fused else 3 * values
+    ops.append(linear("o_proj", rows, width, inner, spec.o_bias, residual + normed + projected))
     ops += close("attention", rows)
     ops.append(layer_norm("norm_2", mlp_rows))
-    ops += _mlp(spec, style, tokens, mlp_rows, residual)
+    # The state that entered the layer is named until the layer ends, and so are the weights that
+    # unfused attention returns.
+    weights = ZERO
+    if style.attention == "eager" and not style.fused:
+        weights = sum(
+            (
+                b * group.count * sym("Hv") * group.length**2 * sym("ba")
+                for group in tokens.attended
+            ),
+            start=ZERO,
+        )
+    ops += _mlp(spec, style, tokens, mlp_rows, residual + normed + weights)
     ops += close("mlp", mlp_rows)
     if tokens.held != ZERO:
         ops = [op.holding(tokens.held) for op in ops]
     return tuple(ops)
 
 
-def _mlp(
-    spec: VisionSpec, style: Style, tokens: TowerTokens, rows: Expr, residual: Expr
-) -> list[Op]:
+def _mlp(spec: VisionSpec, style: Style, tokens: TowerTokens, rows: Expr, held: Expr) -> list[Op]:
     width, inner = sym("dv"), sym("fv")
+    after = held if style.fused else held + rows * width * sym("ba")
 
-    def linear(part: str, out: Expr, into: Expr, held: Expr) -> Op:
+    def linear(part: str, out: Expr, into: Expr, beside: Expr) -> Op:
         return gemm(
             f"vision{tokens.label}.{part}", "vision_encoder", m=rows, n=out, k=into,
-            bias=spec.mlp_bias, repeat=tokens.layers, held=held,
+            bias=spec.mlp_bias, repeat=tokens.layers, held=beside,
         )  # fmt: skip
 
     if not spec.gated_mlp:
-        up = [linear("fc1", inner, width, residual)]
+        up = [linear("fc1", inner, width, held)]
     elif style.fused:
-        up = [linear("gate_up_proj", 2 * inner, width, residual)]
+        up = [linear("gate_up_proj", 2 * inner, width, held)]
     else:
         up = [
-            linear("gate_proj", inner, width, residual),
-            linear("up_proj", inner, width, residual + rows * inner * sym("ba")),
+            linear("gate_proj", inner, width, held),
+            linear("up_proj", inner, width, held + rows * inner * sym("ba")),
         ]
     return [
         *up,
         activation(
             f"vision{tokens.label}.mlp_activation", "vision_encoder", rows=rows, cols=inner,
             function=spec.activation, gated=spec.gated_mlp, fused=style.fused,
-            repeat=tokens.layers, held=residual,
+            repeat=tokens.layers, held=after,
         ),
-        linear("fc2", width, inner, residual),
+        linear("fc2", width, inner, after),
     ]  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sympy import Expr
 
-from costmodel.ops import Op, Weights, activation, copy, gemm
+from costmodel.ops import ZERO, Op, Weights, activation, copy, gemm
 from costmodel.symbols import sym
 
 __all__ = ["mbtf_module", "stf_module"]
@@ -13,11 +13,12 @@ __all__ = ["mbtf_module", "stf_module"]
 def _two_linears(
     label: str, rows: Expr, into: Expr, hidden: Expr, out: Expr, fused: bool
 ) -> tuple[list[Op], list[Weights]]:
+    joined = ZERO if fused else rows * into * sym("ba")
     ops = [
         gemm(f"{label}.linear_1", "compression", m=rows, n=hidden, k=into, bias=True),
         activation(f"{label}.gelu", "compression", rows=rows, cols=hidden, function="gelu",
-                   gated=False, fused=fused),
-        gemm(f"{label}.linear_2", "compression", m=rows, n=out, k=hidden, bias=True),
+                   gated=False, fused=fused, held=joined),
+        gemm(f"{label}.linear_2", "compression", m=rows, n=out, k=hidden, bias=True, held=joined),
     ]  # fmt: skip
     weights = [
         Weights(f"{label}.linear", "compression", into * hidden + hidden * out),
@@ -48,7 +49,8 @@ def stf_module(fused: bool) -> tuple[list[Op], list[Weights]]:
     unfold = copy("stf.unfold", "compression", rows=rows, cols=a**2 * c,
                   note="permute and copy a x a neighbours into one row")  # fmt: skip
     ops, weights = _two_linears("stf", rows, a**2 * c, 16 * c, sym("d"), fused)
-    return [unfold, *ops], weights
+    features = sym("b") * sym("m") * c * sym("ba")
+    return [unfold, *(op.holding(features) for op in ops)], weights
 
 
 def mbtf_module(fused: bool) -> tuple[list[Op], list[Weights]]:
@@ -72,4 +74,5 @@ def mbtf_module(fused: bool) -> tuple[list[Op], list[Weights]]:
     concat = copy("mbtf.concat", "compression", rows=rows, cols=blocks * c,
                   note="concatenate the tapped layers without their class tokens")  # fmt: skip
     ops, weights = _two_linears("mbtf", rows, blocks * c, hidden, c, fused)
-    return [concat, *ops], weights
+    maps = rows * blocks * c * sym("ba")
+    return [concat, *(op.holding(maps) for op in ops)], weights

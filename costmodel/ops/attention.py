@@ -93,6 +93,7 @@ def attention(
     query = batch * q_len * heads * head_dim * ba
     keys_or_values = batch * kv_len * kv_heads * head_dim * (bkv if cached else ba)
     scores = batch * heads * q_len * kv_len
+    mask = batch * q_len * kv_len * ba if causal else ZERO
     ops: list[Op] = []
 
     if impl != "flash" and grouped:
@@ -103,13 +104,15 @@ def attention(
         keys_or_values = batch * kv_len * heads * head_dim * ba
         cached = False
 
+    # Keys and values that are not in the cache stay until both products are done.
+    projected = ZERO if cached else keys_or_values
     if impl == "eager":
         width = (("rows", batch * heads * q_len), ("cols", kv_len))
         ops += [
             matmul(
                 f"{name}.qk", stage, batch=batch * heads, m=q_len, n=kv_len, k=head_dim,
                 a_bytes=query, b_bytes=keys_or_values, b_is_cache=cached, repeat=repeat,
-                held=held, part="attention",
+                held=held + mask + projected, part="attention",
             ),
             # scale (r, w), mask (r, w, mask read), softmax in fp32 (r, w 4), cast (r 4, w)
             elementwise(
@@ -118,22 +121,23 @@ def attention(
                 write=(2 + int(causal)) * ba + _FP32_BYTES,
                 flops_per_element=Integer(6 if causal else 5),
                 launches=Integer(4 if causal else 3), repeat=repeat,
-                live=2 * ba + _FP32_BYTES, held=held + query, part="attention", primitive="softmax",
+                live=sym("bs"), held=held + query + mask + 2 * projected,
+                part="attention", primitive="softmax",
                 note="scale, mask, fp32 softmax and cast, each its own kernel",
             ),
             matmul(
                 f"{name}.pv", stage, batch=batch * heads, m=q_len, n=head_dim, k=kv_len,
                 a_bytes=scores * ba, b_bytes=keys_or_values, b_is_cache=cached, repeat=repeat,
-                held=held, part="attention",
+                held=held + query + mask + projected, part="attention",
             ),
             copy(
                 f"{name}.transpose", stage, rows=batch * q_len, cols=heads * head_dim,
-                repeat=repeat, held=held,
+                repeat=repeat, held=held + scores * ba + query + mask + 2 * projected,
             ),
         ]  # fmt: skip
         return tuple(ops)
 
-    mask = batch * q_len * kv_len * ba if impl == "sdpa" and causal else ZERO
+    mask = mask if impl == "sdpa" else ZERO
     ops.append(
         Op(
             name=name,
@@ -149,12 +153,12 @@ def attention(
             ),
             flops=4 * scores * head_dim,
             traffic=Traffic(
-                act_in=query + mask + (ZERO if cached else 2 * keys_or_values),
+                act_in=query + mask + 2 * projected,
                 act_out=query,
                 kv_read=2 * keys_or_values if cached else ZERO,
             ),
             repeat=repeat,
-            live=2 * query + mask + (ZERO if cached else 2 * keys_or_values) + held,
+            live=2 * query + mask + 2 * projected + held,
             part="attention",
             matmul=True,
         )

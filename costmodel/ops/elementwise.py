@@ -17,7 +17,8 @@ from costmodel.symbols import sym
 __all__ = ["activation", "add", "copy", "elementwise", "norm", "rotary"]
 
 _ACTIVATION_FLOPS = {"silu": 4, "quick_gelu": 5, "gelu": 6, "relu": 1}
-# Kernels of an unfused activation: quick_gelu is x * sigmoid(1.702 x) in three.
+# Kernels of an unfused activation: quick_gelu is x * sigmoid(1.702 x) in three, the second
+# of which runs beside x.
 _ACTIVATION_KERNELS = {"quick_gelu": 3}
 _FP32_BYTES = Integer(4)
 
@@ -103,7 +104,8 @@ def norm(
 
     Unfused RMSNorm is eight kernels in the Hugging Face code (cast up, square,
     mean, add epsilon, rsqrt, multiply, cast down, multiply by the weight): it reads
-    ``2 ba + 16`` and writes ``2 ba + 12`` bytes per element.  LayerNorm is one.
+    ``2 ba + 16`` and writes ``2 ba + 12`` bytes per element, and holds two fp32
+    arrays beside its input.  LayerNorm is one.
 
     Parameters
     ----------
@@ -133,7 +135,7 @@ def norm(
     read, write, live, launches = ba, ba, 2 * ba, Integer(1)
     if kind == "rmsnorm" and not fused:
         read, write, launches = 2 * ba + 4 * _FP32_BYTES, 2 * ba + 3 * _FP32_BYTES, Integer(8)
-        live = 2 * ba + 2 * _FP32_BYTES
+        live = ba + 2 * _FP32_BYTES
     if fused and residual:
         read, write, live, flops = 2 * ba, 2 * ba, 3 * ba, flops + 1
     width = cols if weight_cols is None else weight_cols
@@ -179,7 +181,8 @@ def activation(
     # Each extra kernel rereads and rewrites; the product at the end reads its input once more.
     read = ba if kernels == 1 else (kernels + 1) * ba
     write = kernels * ba
-    live = 2 * ba
+    # One fused kernel may overwrite its input.
+    live = (1 if fused else 2 if kernels == 1 else 3) * ba
     flops = Integer(_ACTIVATION_FLOPS[key])
     if gated:
         live = 3 * ba
@@ -225,6 +228,7 @@ def rotary(
     rows: Expr,
     cols: Expr,
     fused: bool,
+    grouped: bool = False,
     repeat: Expr = ONE,
     held: Expr = ZERO,
 ) -> Op:
@@ -232,7 +236,10 @@ def rotary(
 
     ``x cos + rotate_half(x) sin``: unfused, five kernels for the queries and
     five for the keys (multiply, negate half, concatenate, multiply, add) that
-    read 5.5 and write 4.5 elements per element.
+    read 5.5 and write 4.5 elements per element.  Three arrays of the keys' size
+    exist beside both inputs and the new queries: with as many keys as queries
+    3 elements per element.  With fewer keys (`grouped`) the queries need most,
+    at most 4.
 
     Returns
     -------
@@ -244,7 +251,7 @@ def rotary(
         read=ba if fused else Rational(11, 2) * ba,
         write=ba if fused else Rational(9, 2) * ba,
         flops_per_element=Integer(3), launches=Integer(1 if fused else 10), repeat=repeat,
-        live=2 * ba if fused else 4 * ba, held=held, primitive="rotary",
+        live=(2 if fused else 4 if grouped else 3) * ba, held=held, primitive="rotary",
     )  # fmt: skip
 
 

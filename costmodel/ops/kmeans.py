@@ -61,7 +61,10 @@ class KMeansProblem:
 
 @dataclass(frozen=True)
 class _Step:
-    """A step beside the distance products: bytes per element, and kernels of plain torch."""
+    """A step beside the distance products: bytes per element, and kernels of plain torch.
+
+    `live` are the bytes per element that exist beside the points, if not all of one kernel's.
+    """
 
     part: str
     rows: Expr
@@ -71,6 +74,7 @@ class _Step:
     flops: int
     kernels: Expr
     repeat: Expr
+    live: Expr | None = None
 
 
 def kmeans(problem: KMeansProblem, impl: KMeansImpl, check: bool, casts: bool = True) -> list[Op]:
@@ -115,7 +119,10 @@ def kmeans(problem: KMeansProblem, impl: KMeansImpl, check: bool, casts: bool = 
     restarts = ONE if batched else problem.restarts
     loops = ONE if batched else problem.count
     plain = impl in ("eager", "fused")
-    held = batch * points * width * (sym("ba") + (_WIDE_BYTES if casts and plain else ZERO))
+    # The points of all images stay; what a loop handles at a time is widened.
+    own = batch * points * width * sym("ba")
+    held = problem.count * points * width * sym("ba")
+    held += batch * points * width * _WIDE_BYTES if casts and plain else ZERO
 
     def distances(part: str, targets: Expr, repeat: Expr) -> Op:
         op = matmul(
@@ -123,15 +130,15 @@ def kmeans(problem: KMeansProblem, impl: KMeansImpl, check: bool, casts: bool = 
             k=width, a_bytes=batch * points * width * sym("ba"),
             b_bytes=batch * targets * width * sym("ba"), repeat=repeat * loops,
         )  # fmt: skip
-        return replace(op, live=op.live + batch * points * targets * _WIDE_BYTES)
+        return replace(op, live=op.live - own + held + batch * points * targets * _WIDE_BYTES)
 
     def step(item: _Step) -> Op:
         read, write = item.torch if plain else item.lean
         return elementwise(
             f"{problem.label}.{item.part}", "compression", rows=batch * item.rows, cols=item.cols,
             read=read, write=write, flops_per_element=Integer(item.flops),
-            launches=item.kernels if plain else ONE, repeat=item.repeat * loops, held=held,
-            primitive=_PRIMITIVES.get(item.part, "other"),
+            launches=item.kernels if plain else ONE, repeat=item.repeat * loops, live=item.live,
+            held=held, primitive=_PRIMITIVES.get(item.part, "other"),
         )  # fmt: skip
 
     seeds, rounds = restarts * (problem.centres - 1), restarts * problem.iterations
@@ -167,9 +174,9 @@ def _steps(
     plain = impl in ("eager", "fused")
     several = Min(ONE, problem.trials - 1)
     norm = (ba, wide / c)
-    before = [_Step("norms", m, c, norm, norm, 2, Integer(3), ONE)]
+    before = [_Step("norms", m, c, norm, norm, 2, Integer(3), ONE, wide / c)]
     if casts:
-        before.append(_Step("widen", m, c, (ba, wide), (ba, wide), 0, ONE, ONE))
+        before.append(_Step("widen", m, c, (ba, wide), (ba, wide), 0, ONE, ONE, ZERO))
     seeding = [
         # draw and gather of the first centre, its distances, gather of all centres
         _Step("init_start", m, ONE, (5 * wide, 4 * wide), (wide, wide), 4, Integer(10), restarts),
@@ -185,10 +192,10 @@ def _steps(
               1 if plain else 3, ONE, rounds),
         # clear and add up sums and counts; in a batch, rows of all problems are numbered
         _Step("update_sum", m, c, (wide + 2 * _INDEX_BYTES / c, 2 * wide * k / m),
-              (ba + _INDEX_BYTES / c, ba * k / m), 1, 4 + numbering, rounds),
-        # non-empty, divide, choose and, from fp32, cast
+              (ba + _INDEX_BYTES / c, ba * k / m), 1, 4 + numbering, rounds, (wide + ba) * k / m),
+        # non-empty, divide, choose and, from fp32, cast: sums, quotients, means and old centres
         _Step("update_mean", k, c, (2 * wide + ba + cast * wide, 2 * wide + cast * ba), (ba, ba),
-              1, 3 + cast, rounds),
+              1, 3 + cast, rounds, 3 * wide + ba if plain else 2 * ba),
     ]  # fmt: skip
     chosen = Min(ONE, problem.restarts - 1)
     after = [

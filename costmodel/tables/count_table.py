@@ -61,6 +61,8 @@ class CountTable:
         self._live_sums: list[list[Term]] = []
         for phase in PHASES:
             self._add_live(phase)
+        early = [op for op in program.ops if op.stage in program.before_cache]
+        self._early = self._ops("prefill", early, _live_key(prefill), _most_live)
         self._kept = self._sum("prefill", [group.bytes for group in program.cache])
         constants = resolve(program, "prefill")
         (weights,) = evaluate_expressions([weight_bytes(program)], constants)
@@ -70,7 +72,7 @@ class CountTable:
     def nbytes(self) -> int:
         """Bytes of all tables."""
         sums = [self._kept, *self._live_sums, *self._flops.values()]
-        terms = [*self._live, *(term for found in sums for term in found)]
+        terms = [*self._live, *self._early, *(term for found in sums for term in found)]
         return sum(term.values.nbytes for term in terms)
 
     def fill(self, chunk: Chunk, outs: Mapping[str, Array]) -> None:
@@ -97,9 +99,15 @@ class CountTable:
             chunk.maximum(self._live, live)
             for terms in self._live_sums:
                 np.maximum(live, chunk.sum(terms, _buffer(chunk, "sum")), out=live)
+            if whole is not None:
+                np.add(cache, live, out=whole)
+            if self._early:
+                early = chunk.maximum(self._early, _buffer(chunk, "early"))
+                np.maximum(live, early, out=live)
+                if whole is not None:
+                    np.maximum(whole, early, out=whole)
         if whole is not None:
-            np.add(cache, self._weights, out=whole)
-            np.add(whole, live, out=whole)
+            np.add(whole, self._weights, out=whole)
 
     def _ops(
         self,
@@ -127,10 +135,11 @@ class CountTable:
 
     def _add_live(self, phase: Phase) -> None:
         """Tabulate what is live at operators: the most over those of one key, or sums of parts."""
-        domain, ops = self._domain, self._domain.program.phase_ops(phase)
+        domain, program = self._domain, self._domain.program
+        ops = [op for op in program.phase_ops(phase) if op.stage not in program.before_cache]
         key_of = _live_key(domain.dependence(phase))
         whole = [op for op in ops if self._size(key_of(op)) <= self._most]
-        self._live += self._ops(phase, whole, key_of, lambda found: found.live.max(axis=0))
+        self._live += self._ops(phase, whole, key_of, _most_live)
         self._live_sums += [self._sum(phase, [op.live]) for op in ops if op not in whole]
 
     def _sum(self, phase: Phase, expressions: Sequence[Expr]) -> list[Term]:
@@ -183,6 +192,10 @@ def _buffer(chunk: Chunk, name: str) -> Array:
 def _key_of(symbols: set[object], dependence: Dependence) -> Key:
     known: Mapping[object, Key] = {**dependence.keys}
     return Key().union(*(known.get(symbol, Key()) for symbol in symbols))
+
+
+def _most_live(found: Evaluation) -> FloatArray:
+    return np.asarray(found.live.max(axis=0))
 
 
 def _live_key(dependence: Dependence) -> Callable[[Op], Key]:

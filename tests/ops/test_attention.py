@@ -11,7 +11,7 @@ from costmodel.ops import AttentionImpl, Op, attention, exact
 from costmodel.symbols import sym
 
 # One case for all: 2 sequences, 3 queries on 5 keys, 4 query heads, 2 or 4 key heads of width 8.
-VALUES = {"b": 2, "s": 3, "p": 5, "H": 4, "G": 2, "D": 8, "ba": 2, "bkv": 1}
+VALUES = {"b": 2, "s": 3, "p": 5, "H": 4, "G": 2, "D": 8, "ba": 2, "bkv": 1, "bs": 8}
 Q_BYTES = 2 * 3 * 4 * 8 * 2  # b q H D, two bytes each
 KEYS = 2 * 5 * 4 * 8  # elements of K with all 4 heads
 GROUPED_KEYS = 2 * 5 * 2 * 8  # elements of K with 2 heads
@@ -129,8 +129,9 @@ def test_eager_transpose_copies_the_output() -> None:
 
 def test_eager_holds_the_scores_twice_and_in_fp32() -> None:
     softmax = build("eager", causal=True)["a.softmax"]
-    # Scores, fp32 probabilities and their cast: 2 + 4 + 2 bytes, beside the queries.
-    assert at(softmax.live) == SCORES * 8 + Q_BYTES
+    # Scores, fp32 probabilities and their cast: 2 + 4 + 2 bytes, beside queries, keys, values and
+    # the mask.
+    assert at(softmax.live) == SCORES * 8 + Q_BYTES + 2 * KEYS * 2 + 2 * 3 * 5 * 2
 
 
 @pytest.mark.parametrize("impl", IMPLS)

@@ -19,9 +19,9 @@ from costmodel.compression.tower import (
     tower_sequences,
 )
 from costmodel.errors import InputError
-from costmodel.ops import Op
+from costmodel.ops import ZERO, Op
 from costmodel.specs.base import Spec
-from costmodel.symbols import indexed
+from costmodel.symbols import indexed, sym
 
 __all__ = ["METHOD"]
 
@@ -84,6 +84,10 @@ class VisionZip(Method):
         maps = attention_map_bytes(context, sequences)
         every = params.maps == "all"
         held: Expr = maps * (executed_layers(context) if every else 1)
+        # Keys of all heads lie beside the tokens they belong to.
+        held += sum((item.batch * item.length for item in sequences), start=ZERO) * (
+            sym("dv") * sym("ba")
+        )
         contextual = (
             round(params.k * _CONTEXTUAL) if params.contextual is None else params.contextual
         )
