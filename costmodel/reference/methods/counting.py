@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-__all__ = ["Calls", "count_calls", "count_flops"]
+__all__ = ["Calls", "count_calls", "count_flops", "waits_of"]
 
 _NO_WORK = frozenset(
     f"aten::{name}"
@@ -32,9 +32,8 @@ class Calls:
     launches : int
         Their number.  An operator is at least one kernel; a sort or a long top-k is several.
     waits : int
-        Operators among them whose result the host must read before it can go on: scalars, and
-        outputs whose size depends on values (boolean indices).  Copies to the host are not seen
-        when all runs on the CPU.
+        Times that the host of a GPU would wait within them: see `waits_of`.  Copies to the host
+        are not seen when all runs on the CPU.
     """
 
     operators: dict[str, int]
@@ -54,8 +53,29 @@ class _Counter(TorchDispatchMode):  # type: ignore[misc]
         name = func._schema.name
         if not (func.is_view or name in _NO_WORK):
             self.seen[name] += 1
-            self.waits += name in _WAITS or (name == "aten::index" and _boolean(args[1]))
+            self.waits += waits_of(func, args, kwargs or {})
         return func(*args, **(kwargs or {}))
+
+
+def waits_of(operator: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
+    """Return how often the host waits for a GPU within one operator of torch.
+
+    It reads scalars, and the sizes of outputs whose size depends on values: what a boolean index
+    selects, and unique values.  ``isin`` looks for the unique ones of both its arguments once
+    the second has ``10 n**0.145`` elements, for n in the first, unless it is told that there are
+    no others [1].
+
+    References
+    ----------
+    .. [1] https://github.com/pytorch/pytorch, ``aten/src/ATen/native/TensorCompare.cpp``
+       (``isin_sorting``) and ``aten/src/ATen/native/cuda/UniqueCub.cu`` (``compute_unique``).
+    """
+    name = operator._schema.name
+    if operator == torch.ops.aten.isin.Tensor_Tensor:
+        elements, among = args[:2]
+        sorts = among.numel() >= int(10 * elements.numel() ** 0.145)
+        return 2 * (sorts and not kwargs.get("assume_unique", False))
+    return int(name in _WAITS or (name == "aten::index" and _boolean(args[1])))
 
 
 def _boolean(indices: Iterable[Tensor | None]) -> bool:

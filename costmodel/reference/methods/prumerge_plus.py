@@ -7,8 +7,9 @@ outlier already; then each token that stays is joined by its neighbours as in Pr
 - FLOPs, temporaries and the merge: as PruMerge, with the larger k.
 - Launches, measured: as released ``25 + 11 k + 3 g + (k - o)`` operators for o outliers and g
   patches on the grid, 31 in ``fused``.
-- Host waits: as released ``1 + g + (k - o)`` (the attention, one per patch on the grid, whose
-  membership Python asks for, and one per patch added, whose index it reads), in ``fused`` 2.
+- Host waits: as released ``2 + g + (k - o)`` (the attention, one per patch on the grid, whose
+  membership Python asks for, one per patch added, whose index it reads, and the copy of these to
+  the device), in ``fused`` 2.
 - Data dependent: always, so no CUDA graph, and one image at a time, as released.
 
 Follows the released code at inference, which with a third or more of outliers, or with none,
@@ -81,7 +82,9 @@ def prune_and_merge_plus_fused(outputs: LayerOutputs) -> Tensor:
     count, ratio = attention.shape[1], outlier_ratio_on_device(attention)
     chosen = attention.topk(int(count * ratio), dim=1).indices
     grid = torch.arange(0, count - 1, grid_step(ratio), device=chosen.device)
-    chosen = torch.cat([chosen, grid[~torch.isin(grid, chosen)][None]], dim=1)
+    # Not told so, isin would look for the unique ones of both, and the host wait for their number.
+    outliers = torch.isin(grid, chosen, assume_unique=True)
+    chosen = torch.cat([chosen, grid[~outliers][None]], dim=1)
     return merge_at_once(outputs.features, outputs.keys[:, 1:], attention, chosen)
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from .method import MethodCase, Prepared, ReferenceMethod, random_tokens
+from .modules import random_values
 
 __all__ = ["METHOD", "attention_saliency", "embedding_saliency", "keep_salient"]
 
@@ -107,20 +109,20 @@ def keep_salient(
     return tokens.gather(1, indices[..., None].expand(-1, -1, tokens.shape[2])), indices
 
 
-def _normal(case: MethodCase, *shape: int) -> Tensor:
-    made = torch.randn(shape, generator=case.generator(), device=case.device)
-    return made.to(case.torch_dtype)
+# Each input is of a stream of its own: text that equals the first visual tokens would attend to
+# nothing else.
 
 
 def _embedding(case: MethodCase, visual: Tensor, text_tokens: int) -> Callable[[], Tensor]:
-    text = _normal(case, case.batch, text_tokens, case.width)
+    text = random_values(case, text_tokens, case.width, stream=1)
     return lambda: embedding_saliency(text, visual)
 
 
 def _projected(case: MethodCase, visual: Tensor, text_tokens: int) -> Callable[[], Tensor]:
-    text = _normal(case, case.batch, text_tokens, case.width)
+    text = random_values(case, text_tokens, case.width, stream=1)
     # Query and key weights of a layer that the model has anyway: no parameters are added.
-    query, key = _normal(case, 2, case.width, case.width) / math.sqrt(case.width)
+    pair = random_values(replace(case, batch=2), case.width, case.width, stream=2)
+    query, key = pair / math.sqrt(case.width)
     return lambda: embedding_saliency(text @ query, visual @ key)
 
 
@@ -135,8 +137,8 @@ def _attention(case: MethodCase, visual: Tensor, text_tokens: int) -> Callable[[
     if not 0 <= before < text_tokens:
         raise ValueError(f"text_before: {before} is not below the {text_tokens} text tokens")
     length, head_width = text_tokens + case.tokens, case.width // heads
-    queries = _normal(case, case.batch, heads, length, head_width)
-    keys = _normal(case, case.batch, key_heads, length, head_width)
+    queries = random_values(case, heads, length, head_width, stream=1)
+    keys = random_values(case, key_heads, length, head_width, stream=2)
     columns = slice(before, before + case.tokens)
     return lambda: attention_saliency(queries, keys, columns)
 
