@@ -22,7 +22,6 @@ __all__ = ["command"]
     "-o",
     "--output",
     metavar="FOLDER|FILE",
-    required=True,
     help="Folder for one parquet file of each kind, or the name of a .parquet file; of several "
     "kinds each then has its kind in the name. What is there already is not measured again.",
 )
@@ -54,6 +53,18 @@ __all__ = ["command"]
     multiple=True,
     help="fp32, fp16 or bf16; repeat for several. Default: fp32 on a CPU, fp16 on a GPU.",
 )
+@click.option(
+    "--where",
+    metavar="COLUMN=PATTERN",
+    multiple=True,
+    help="Only such cases, as runtime=eager or compress=random*; several patterns of a column "
+    "add up, several columns have to fit all.",
+)
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Say in seconds what this machine can measure, and stop; exit code 1 if something fails.",
+)
 @click.option("--quick", is_flag=True, help="Small sizes and few samples, to try things out.")
 @click.option(
     "--repeat",
@@ -82,12 +93,14 @@ __all__ = ["command"]
 @click.pass_context
 def command(
     context: click.Context,
-    output: str,
+    output: str | None,
     device: str,
     suites: tuple[str, ...],
     models: tuple[str, ...],
     tokens: tuple[str, ...],
     dtypes: tuple[str, ...],
+    where: tuple[str, ...],
+    check: bool,
     quick: bool,
     repeat: int | None,
     threads: int | None,
@@ -104,17 +117,21 @@ def command(
 
     Example: costmodel measure --device cuda --suite gemm --suite attention -o timings
     """
+    from costmodel.reference.harness.checks import check as can_measure
     from costmodel.reference.harness.errors import MeasureError
     from costmodel.reference.harness.measuring import measure
     from costmodel.reference.harness.request import Request
 
+    if output is None and not check:
+        raise click.UsageError("--output is needed, or --check", context)
     request = Request(
-        output=Path(output),
+        output=Path(output or "."),
         device=device,
         suites=tuple(split(suites)),
         dtypes=tuple(split(dtypes)),
         models=tuple(split(models)),
         tokens=tuple(map(_whole, split(tokens))),
+        where=where,
         quick=quick,
         repeat=repeat,
         threads=threads,
@@ -123,6 +140,8 @@ def command(
         seed=seed,
     )
     try:
+        if check:
+            context.exit(can_measure(request, sys.stdout))
         done = measure(request, sys.stderr)
     except MeasureError as error:
         raise CostModelError(str(error)) from None

@@ -28,6 +28,9 @@ BAD: list[tuple[str, tuple[str, ...]]] = [
     ("-o {out} --threads 0", ("threads", "0", "from 1")),
     ("-o {out} --budget 0", ("budget", "0", "positive")),
     ("-o {out} --budget nan", ("budget", "nan")),
+    ("-o {out} --suite launch --where runtime", ("where", "'runtime'", "COLUMN=PATTERN")),
+    ("-o {out} --suite launch --where speed=1", ("column 'speed'", "runtime")),
+    ("-o {out} --suite launch --where runtime=graph", ("where", "runtime", "'graph'", "eager")),
     ("-o {out} --device gpu", ("device", "'gpu'", "cpu", "cuda")),
     ("-o {out} --device cuda:x", ("device", "'cuda:x'")),
 ]
@@ -51,6 +54,19 @@ def test_bad_input_is_one_line(run: Run, tmp_path: Path, line: str, words: tuple
 def test_without_torch_it_says_what_to_install(run: Run, tmp_path: Path) -> None:
     result = run("measure", "-o", str(tmp_path / "out"))
     _refused(result, "torch", "pip install 'costmodel[measure]'")
+
+
+@NEEDS_TORCH
+@pytest.mark.verify
+def test_check_says_what_can_be_measured_and_writes_nothing(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run("measure", "--check")
+    assert "ok    gemm fp32" in result.stdout
+    # A machine without a compiler has one thing missing, and says so by its exit code.
+    assert result.exit_code == int("0 of these missing" not in result.stdout)
+    assert list(tmp_path.iterdir()) == []
 
 
 @NEEDS_TORCH

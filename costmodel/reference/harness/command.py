@@ -62,6 +62,7 @@ def _request(given: argparse.Namespace) -> Request:
         dtypes=tuple(given.dtype),
         models=tuple(given.model),
         tokens=tuple(given.tokens),
+        where=tuple(given.where),
         quick=given.quick,
         repeat=given.repeat,
         threads=given.threads,
@@ -89,6 +90,10 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--tokens", action="extend", type=_numbers, default=[],
         help="token count; several as above",
+    )  # fmt: skip
+    add(
+        "--where", action="append", default=[], metavar="COLUMN=PATTERN",
+        help="only such cases, as runtime=eager or compress=random*; repeat",
     )  # fmt: skip
     add("--check", action="store_true", help="say in seconds what can be measured, and stop")
     add("--quick", action="store_true", help="small sizes, few samples")

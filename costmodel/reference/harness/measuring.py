@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 from .case import Case
+from .choosing import chosen
 from .errors import MeasureError
 from .inputs import Rotation
 from .machine import describe_machine
@@ -140,7 +141,7 @@ def _cases(request: Request) -> list[Case]:
     cases = merged([some for some in lists if some])
     if not cases:
         raise MeasureError("suite: the chosen suites have no case for these options")
-    return cases
+    return chosen(cases, request.where)
 
 
 @contextlib.contextmanager

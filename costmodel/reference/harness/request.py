@@ -38,6 +38,8 @@ class Request:
         Presets of `..models.shapes`; empty for each suite's own choice.
     tokens : tuple of int
         Token counts; empty for each suite's own.
+    where : tuple of str
+        Which cases, as of `.choosing.chosen`; empty for all.
     quick : bool
         Small sizes and few samples, which take seconds on a CPU.
     repeat : int, optional
@@ -58,6 +60,7 @@ class Request:
     dtypes: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
     tokens: tuple[int, ...] = ()
+    where: tuple[str, ...] = ()
     quick: bool = False
     repeat: int | None = None
     threads: int | None = None
