@@ -29,8 +29,6 @@ BAD: list[tuple[str, tuple[str, ...]]] = [
     ("-o {out} --budget 0", ("budget", "0", "positive")),
     ("-o {out} --budget nan", ("budget", "nan")),
     ("-o {out} --suite launch --where runtime", ("where", "'runtime'", "COLUMN=PATTERN")),
-    ("-o {out} --suite launch --where speed=1", ("column 'speed'", "runtime")),
-    ("-o {out} --suite launch --where runtime=graph", ("where", "runtime", "'graph'", "eager")),
     ("-o {out} --device gpu", ("device", "'gpu'", "cpu", "cuda")),
     ("-o {out} --device cuda:x", ("device", "'cuda:x'")),
 ]
@@ -54,6 +52,23 @@ def test_bad_input_is_one_line(run: Run, tmp_path: Path, line: str, words: tuple
 def test_without_torch_it_says_what_to_install(run: Run, tmp_path: Path) -> None:
     result = run("measure", "-o", str(tmp_path / "out"))
     _refused(result, "torch", "pip install 'costmodel[measure]'")
+
+
+@NEEDS_TORCH
+@pytest.mark.verify
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [
+        ("speed=1", ("column 'speed'", "runtime")),
+        ("runtime=graph", ("where", "runtime", "'graph'", "eager")),
+    ],
+)
+def test_cases_that_there_are_none_of(
+    run: Run, tmp_path: Path, where: str, words: tuple[str, ...]
+) -> None:
+    _refused(
+        run("measure", "-o", str(tmp_path / "out"), "--suite", "launch", "--where", where), *words
+    )
 
 
 @NEEDS_TORCH

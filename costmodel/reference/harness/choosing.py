@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from .case import Case
 from .errors import MeasureError, unknown_name
 
-__all__ = ["chosen"]
+__all__ = ["chosen", "condition"]
 
 _MOST_NAMED = 12
 
@@ -36,11 +36,8 @@ def chosen(cases: Sequence[Case], where: Sequence[str]) -> list[Case]:
     ['eager']
     """
     patterns: dict[str, list[str]] = {}
-    for condition in where:
-        column, equals, pattern = condition.partition("=")
-        if not equals:
-            raise MeasureError(f"where: {condition!r} is not valid; expected COLUMN=PATTERN")
-        patterns.setdefault(column.strip(), []).append(pattern.strip())
+    for column, pattern in map(condition, where):
+        patterns.setdefault(column, []).append(pattern)
     left = list(cases)
     for column, some in patterns.items():
         having = [case for case in left if column in case.key]
@@ -53,6 +50,20 @@ def chosen(cases: Sequence[Case], where: Sequence[str]) -> list[Case]:
             asked = ", ".join(some)
             raise MeasureError(f"where: no case has {column} {asked!r}; there are: {named}")
     return left
+
+
+def condition(text: str) -> tuple[str, str]:
+    """Return column and pattern of a condition.
+
+    Raises
+    ------
+    MeasureError
+        If it is not of the form ``COLUMN=PATTERN``.
+    """
+    column, equals, pattern = text.partition("=")
+    if not (equals and column.strip()):
+        raise MeasureError(f"where: {text!r} is not valid; expected COLUMN=PATTERN")
+    return column.strip(), pattern.strip()
 
 
 def _fits(case: Case, column: str, patterns: Sequence[str]) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .case import Options
+from .choosing import condition
 from .errors import MeasureError, unknown_name
 from .inputs import DTYPES
 from .registry import suite_names
@@ -105,6 +106,8 @@ class Request:
                 raise unknown_name("dtype", name, DTYPES)
         for tokens in self.tokens:
             _at_least("tokens", tokens, 1)
+        for text in self.where:
+            condition(text)
         if self.repeat is not None:
             _at_least("repeat", self.repeat, LEAST_SAMPLES)
         if self.threads is not None:
