@@ -13,7 +13,7 @@ from costmodel.memory import weight_bytes
 from costmodel.ops import ZERO, Op
 from costmodel.program import PHASES, Phase, Program
 from costmodel.results import STAGES, stage_of
-from costmodel.tables.domain import BATCH, Dependence, Domain, Key
+from costmodel.tables.domain import BATCH, PROMPT, Dependence, Domain, Key
 from costmodel.tables.lookup import Array, Chunk, Lookup, Term
 from costmodel.tables.tabulation import ORDER, TooLarge
 
@@ -87,6 +87,9 @@ class CountTable:
                     np.add(total, outs[name], out=total)
             elif total is not None:
                 np.add(total, chunk.sum(terms, _buffer(chunk, "flops")), out=total)
+        self._fill_memory(chunk, outs)
+
+    def _fill_memory(self, chunk: Chunk, outs: Mapping[str, Array]) -> None:
         whole = outs.get("memory_total")
         if "weights" in outs:
             outs["weights"][...] = self._weights
@@ -140,24 +143,51 @@ class CountTable:
         key_of = _live_key(domain.dependence(phase))
         whole = [op for op in ops if self._size(key_of(op)) <= self._most]
         self._live += self._ops(phase, whole, key_of, _most_live)
-        self._live_sums += [self._sum(phase, [op.live]) for op in ops if op not in whole]
+        self._live_sums += self._most_of_sums(phase, [op.live for op in ops if op not in whole])
+
+    def _most_of_sums(self, phase: Phase, expressions: Sequence[Expr]) -> list[list[Term]]:
+        """Tabulate sums whose largest is wanted, of those that differ in one part the most.
+
+        What waits beside all operators of the language model depends on other coordinates than
+        the operators, and is looked up once.
+        """
+        groups: dict[frozenset[tuple[Key, Expr]], dict[Key, list[Expr]]] = {}
+        for expression in expressions:
+            parts = self._parts(phase, expression)
+            main = max(parts, key=lambda key: (PROMPT in key, self._size(key)))
+            common = frozenset((key, part) for key, part in parts.items() if key != main)
+            groups.setdefault(common, {}).setdefault(main, []).append(parts[main])
+        return [
+            [
+                self._reduced(phase, main, members, np.maximum),
+                *(self._reduced(phase, key, [part], np.add) for key, part in common),
+            ]
+            for common, found in groups.items()
+            for main, members in found.items()
+        ]
+
+    def _parts(self, phase: Phase, expression: Expr) -> dict[Key, Expr]:
+        """Return the summands of an expression, added up by what they depend on."""
+        dependence = self._domain.dependence(phase)
+        parts: dict[Key, Expr] = {}
+        for summand in Add.make_args(expand(expression)):
+            key = _key_of(summand.free_symbols, dependence)
+            parts[key] = parts.get(key, ZERO) + summand
+        return parts
 
     def _sum(self, phase: Phase, expressions: Sequence[Expr]) -> list[Term]:
         """Tabulate a sum of expressions, its summands apart by what they depend on."""
-        program, dependence = self._domain.program, self._domain.dependence(phase)
-        groups: dict[Key, list[Expr]] = {}
-        for summand in Add.make_args(expand(sum(expressions, start=ZERO))):
-            key = _key_of(summand.free_symbols, dependence)
-            groups.setdefault(key, []).append(summand)
+        parts = self._parts(phase, sum(expressions, start=ZERO))
+        return [self._reduced(phase, key, [part], np.add) for key, part in parts.items()]
 
-        def of(members: list[Expr]) -> Callable[[Mapping[str, FloatArray]], FloatArray]:
-            def total(at: Mapping[str, FloatArray]) -> FloatArray:
-                found = evaluate_expressions(members, resolve(program, phase, at))
-                return np.asarray(np.sum(np.broadcast_arrays(*found), axis=0))
+    def _reduced(self, phase: Phase, key: Key, expressions: Sequence[Expr], join: np.ufunc) -> Term:
+        """Tabulate the sum, or the largest, of expressions of one key."""
 
-            return total
+        def values(at: Mapping[str, FloatArray]) -> FloatArray:
+            found = evaluate_expressions(expressions, resolve(self._domain.program, phase, at))
+            return np.asarray(join.reduce(np.broadcast_arrays(*found)))
 
-        return [self._term(phase, key, of(members)) for key, members in groups.items()]
+        return self._term(phase, key, values)
 
     def _size(self, key: Key) -> int:
         return prod(len(self._domain.coordinate(name)) for name in key)
