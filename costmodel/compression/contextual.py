@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sympy import Integer, Symbol
+from sympy import Expr, Integer, Max, Min, Rational, Symbol, floor
 
 from costmodel.compression.tower import TowerSequence
-from costmodel.ops import ONE, Op, copy, elementwise, matmul
+from costmodel.ops import ONE, ZERO, Op, copy, elementwise, matmul
 from costmodel.symbols import sym
 
 __all__ = ["zip_tokens"]
 
 _INDEX_BYTES = Integer(8)
+_SORTS_FROM = Rational(145, 1000)
 
 
 def zip_tokens(item: TowerSequence, means: Symbol, contextual: bool, fused: bool) -> list[Op]:
@@ -22,7 +23,9 @@ def zip_tokens(item: TowerSequence, means: Symbol, contextual: bool, fused: bool
 
     for C means and B sequences.  Kernels as counted on the runnable implementation: 35 and
     5 waits of the host as released, 25 and none with one sort; 10 and 1, or 6, without
-    means.
+    means.  As released, `torch.isin` looks for C targets among R + C tokens; from
+    :math:`10 (R + C)^{0.145}` targets on it sorts both, and the host waits four times more for the
+    numbers of distinct values [1]_.
 
     Parameters
     ----------
@@ -34,6 +37,11 @@ def zip_tokens(item: TowerSequence, means: Symbol, contextual: bool, fused: bool
         Whether there are any.
     fused : bool
         Whether one sort selects instead of boolean masks.
+
+    References
+    ----------
+    .. [1] PyTorch, aten/src/ATen/native/TensorCompare.cpp, ``isin_Tensor_Tensor_out``, and
+       aten/src/ATen/native/cuda/UniqueCub.cu.
     """
     ba, batch, width, head = sym("ba"), item.batch, sym("dv"), sym("Dv")
     tokens, dominant = item.length, item.kept - means
@@ -88,11 +96,17 @@ def zip_tokens(item: TowerSequence, means: Symbol, contextual: bool, fused: bool
     rest = [metric, split, similarity, assign, mean, join]
     if fused:
         return [*ops, *rest]
-    return [*_masked(ops), metric, _waits(split, 4), *(_waits(op, 0) for op in rest[2:])]
+    sorts = Min(ONE, Max(ZERO, floor(means - 10 * (merged + means) ** _SORTS_FROM) + 1))
+    return [
+        *_masked(ops),
+        metric,
+        _waits(split, 4 + 4 * sorts),
+        *(_waits(op, 0) for op in rest[2:]),
+    ]
 
 
-def _waits(op: Op, times: int) -> Op:
-    return replace(op, host_syncs=Integer(times), graph_safe=False)
+def _waits(op: Op, times: Expr | int) -> Op:
+    return replace(op, host_syncs=ZERO + times, graph_safe=False)
 
 
 def _masked(ops: list[Op]) -> list[Op]:

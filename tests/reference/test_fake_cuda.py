@@ -369,18 +369,10 @@ def asked(run: Run) -> str | None:
         return None
 
 
-SORTED = "the plan leaves out that torch's isin waits for numbers of unique values"
-COPIED = "the plan leaves out the copy of the patches added, which the host made a list of"
-
-
 @pytest.mark.parametrize(
     "run",
     [
-        pytest.param(
-            run,
-            id=asked(run),
-            marks=[pytest.mark.xfail(strict=True, reason=SORTED)] if run.kept == 192 else [],
-        )
+        pytest.param(run, id=asked(run))
         for run in runs(MODELS[0])
         if asked(run) and run.variant != "sklearn"
     ],
@@ -392,7 +384,7 @@ def test_waits_are_those_of_the_cost_model(run: Run) -> None:
 
 @pytest.mark.parametrize(
     "variant",
-    [pytest.param("released", marks=pytest.mark.xfail(strict=True, reason=COPIED)), "fused"],
+    ["released", "fused"],
 )
 def test_waits_of_a_grid_are_those_of_the_cost_model(variant: str) -> None:
     run = Run("prumerge+", variant, VISUAL, 144, 1024)

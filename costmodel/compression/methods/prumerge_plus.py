@@ -132,7 +132,8 @@ def _merge(
     fused = params.impl == "fused"
     stay = item.kept - 1
     launches: Expr = Integer(5) if fused else 2 + 3 * grid + (stay - outliers)
-    syncs: Expr = Integer(1) if fused else grid + (stay - outliers)
+    # As released also for the list of patches that are added, which the host makes and copies.
+    syncs: Expr = Integer(1) if fused else 1 + grid + (stay - outliers)
     spatial = elementwise(
         f"{item.label}.grid", "compression", rows=grid, cols=outliers, read=Integer(8),
         write=Integer(8) / outliers, flops_per_element=Integer(1), launches=launches,
