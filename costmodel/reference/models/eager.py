@@ -92,9 +92,10 @@ class EagerModel(RunnableModel):
         return self._logits(hidden, cache)
 
     def decode_step(self, ids: Tensor, cache: EagerCache, advance: bool = True) -> Tensor:  # noqa: D102
-        held = cache.snapshot()
+        # A snapshot keeps the old cache in memory.
+        held = None if advance else cache.snapshot()
         logits = self._logits(self.embed(ids), cache)
-        if not advance:
+        if held is not None:
             cache.restore(held)
         return logits
 
