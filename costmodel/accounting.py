@@ -13,12 +13,14 @@ from costmodel.program import Program
 from costmodel.results import STAGES, OpRow, stage_of
 from costmodel.timing.device import Device
 from costmodel.timing.difference import Side, ratio_bounds
+from costmodel.timing.host import End, exposed_by_stage
 from costmodel.timing.model import BOUNDS, PassTimes, Provenance
 
 __all__ = [
     "Passes",
     "bytes_by_stage",
     "flops_by_stage",
+    "host_by_stage",
     "interval",
     "memory_section",
     "op_rows",
@@ -146,6 +148,19 @@ def interval(times: PassTimes, decode: PassTimes | None = None) -> dict[str, Any
         **({} if decode is None else {"tpot": bands(decode)}),
         "level": times.level,
     }
+
+
+def host_by_stage(side: Side) -> dict[str, list[float]]:
+    """Return the exposed host time of each stage: with cheap, usual and dear launches [s]."""
+    found: dict[str, list[float]] = {}
+    ends: tuple[End, ...] = ("low", "mid", "high")
+    for end in ends:
+        times = side.times
+        for stage, seconds in exposed_by_stage(
+            side.evaluation, times.op_s, times.queues, end
+        ).items():
+            found.setdefault(_STAGE_NAMES.get(stage, stage), []).append(float(seconds))
+    return found
 
 
 def savings_interval(before: Passes, after: Passes) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from costmodel.accounting import (
     Passes,
     bytes_by_stage,
     flops_by_stage,
+    host_by_stage,
     interval,
     memory_section,
     op_rows,
@@ -166,6 +167,7 @@ def _single(case: Case) -> tuple[Estimate, Passes]:
     decode = evaluate(program, "decode")
     prefill_times = model.times(prefill, device, case.deployment)
     decode_times = model.times(decode, device, case.deployment)
+    passes = {"ttft": Side(prefill, prefill_times), "tpot": Side(decode, decode_times)}
     memory_now = memory(program)
     rows = op_rows(prefill, prefill_times)
     decode_rows = op_rows(decode, decode_times)
@@ -180,8 +182,8 @@ def _single(case: Case) -> tuple[Estimate, Passes]:
         interval_s=interval(prefill_times, decode_times),
         provenance=provenance(case, prefill_times) | {"stages": stage_provenance(rows)},
         notes=(*notes_of(case, plan, program), *prefill_times.notes),
+        host_s=host_by_stage(passes["ttft"]),
         ops=rows,
         ops_decode=decode_rows,
     )
-    passes = {"ttft": Side(prefill, prefill_times), "tpot": Side(decode, decode_times)}
     return result, passes

@@ -97,6 +97,9 @@ class Estimate:
         Time model, sources, versions.
     notes : tuple of str
         Assumptions and warnings, for people.
+    host_s : dict
+        Exposed host time of each stage of the prefill with cheap, usual and dear launches [s];
+        the second numbers sum to ``host_overhead`` of `time_s`.
     savings_interval : dict
         Bands of the ratios ``ttft_s_ratio`` and ``tpot_s_ratio`` of `savings`, by kind of band;
         empty for a baseline and where the time model has none.
@@ -119,6 +122,7 @@ class Estimate:
     notes: tuple[str, ...]
     ops: tuple[OpRow, ...] = field(repr=False)
     ops_decode: tuple[OpRow, ...] = field(repr=False)
+    host_s: dict[str, list[float]] = field(default_factory=dict)
     savings_interval: dict[str, Any] = field(default_factory=dict)
     baseline: Estimate | None = field(default=None, repr=False)
     convention: dict[str, Any] | None = field(default=None, repr=False)

@@ -72,6 +72,18 @@ class Stack:
         return frame[keep]
 
 
+def _peak(profile: HardwareProfile, name: str) -> float | None:
+    """Peak rate that products of a format are scaled with [FLOP/s]: fp16's for all of 16 bits."""
+    vector = profile.peak_flops_per_s("fp32", "vector")
+    if profile.is_processor:
+        half = profile.peak_flops_per_s("bf16" if name == "bf16" else "fp16", "vector")
+        return vector if half is None or name in ("fp32", "tf32") else half
+    if name == "tf32":
+        return profile.peak_flops_per_s("tf32")
+    half = profile.peak_flops_per_s("fp16")
+    return vector if name == "fp32" or half is None else half
+
+
 def chip_of(profile: HardwareProfile, kind: str = "gemm", dtype: str = "fp16") -> Chip:
     """Return the datasheet figures that the kernel model of a kind scales with.
 
@@ -102,11 +114,7 @@ def chip_of(profile: HardwareProfile, kind: str = "gemm", dtype: str = "fp16") -
     37.4
     """
     name = dtype_name(dtype.partition(",")[0]) if dtype else "fp16"
-    single = name in ("fp32", "tf32") or profile.peak_flops_per_s("fp16") is None
-    peak = profile.peak_flops_per_s("fp16")
-    if single:
-        vector = profile.peak_flops_per_s("fp32", "vector")
-        peak = profile.peak_flops_per_s("tf32") if name == "tf32" else vector
+    peak = _peak(profile, name)
     if peak is None:
         raise CostModelError(f"{profile.name}: no peak rate of {name} to scale with")
     chip = Chip(

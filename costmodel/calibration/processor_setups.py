@@ -10,8 +10,10 @@ from costmodel.specs.hardware import HardwareProfile
 __all__ = ["setup_of"]
 
 _MODELS = {"gemm": "processor_gemm", "memory_bound": "processor_loop"}
-# Other operators are timed on results that are there already or too small to show either.
-_SHORT_AND_LARGE = {"ts": 0.0, "tf": 0.0}
+# What only some operators have: softmax rows shorter than a vector and large new results, top-k a
+# sort.  Others are timed on results that are there already or too small to show either.
+_FIXED = {"softmax": {"lg": 0.0}, "topk": {"ts": 0.0, "tf": 0.0}}
+_PLAIN = {"ts": 0.0, "tf": 0.0, "lg": 0.0}
 _EDGES = (50e-6, 1e-3)
 
 
@@ -30,7 +32,8 @@ def setup_of(kind: str, profile: HardwareProfile) -> Setup:
     Setup
         That of `SETUPS`; on a processor with the models of
         `costmodel.timing.kernels.processor` and bands over time.  Nothing is fixed but what
-        only softmax has rows to tell: the cost of rows under a vector, and of large new results.
+        only softmax or top-k have rows to tell: the cost of rows under a vector, of large new
+        results, and of a sort.
 
     Examples
     --------
@@ -47,7 +50,7 @@ def setup_of(kind: str, profile: HardwareProfile) -> Setup:
         band_size="time_s",
         band_edges=_EDGES,
         residual=None,
-        fixed=_SHORT_AND_LARGE if setup.timings == "memory_bound" and kind != "softmax" else {},
+        fixed=_FIXED.get(kind, _PLAIN) if setup.timings == "memory_bound" else {},
         starts=3,
         least_fitted_s=0.0,
         min_time_s=0.0,

@@ -107,7 +107,7 @@ def resolve_device(profile: HardwareProfile, host: HostProfile, deployment: Depl
         profile=profile,
         linear_flops_per_s=_rate(profile, narrow),
         matmul_flops_per_s=_rate(profile, wide),
-        vector_flops_per_s=_rate(profile, "fp32"),
+        vector_flops_per_s=_vector_rate(profile, wide),
         bandwidth_bytes_per_s=profile.bandwidth_bytes_per_s,
         link_bytes_per_s=profile.link_bytes_per_s,
         host_link_bytes_per_s=profile.interconnect.pcie_per_direction.si,
@@ -119,6 +119,12 @@ def resolve_device(profile: HardwareProfile, host: HostProfile, deployment: Depl
         linear_dtype=narrow,
         matmul_dtype=wide,
     )
+
+
+def _vector_rate(profile: HardwareProfile, dtype: str) -> float:
+    # A processor has the formats that were measured on it, of which fp32 may be none.
+    measured = profile.is_processor and profile.peak_flops_per_s("fp32", "vector") is None
+    return _rate(profile, dtype if measured else "fp32")
 
 
 def _rate(profile: HardwareProfile, dtype: str) -> float:

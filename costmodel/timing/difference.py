@@ -25,13 +25,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from costmodel.evaluation import Evaluation, FloatArray
 from costmodel.timing.composition import Part
-from costmodel.timing.kernels.launch import stage_time_s
+from costmodel.timing.host import End, exposed_by_stage
 from costmodel.timing.model import PassTimes
 
 __all__ = ["Side", "difference_bounds", "ratio_bounds"]
@@ -40,7 +39,6 @@ _SAME = 1e-12
 _STEPS = 60
 _SETTLED = 1e-9
 
-End = Literal["low", "mid", "high"]
 Bounds = dict[str, tuple[FloatArray, FloatArray]]
 
 
@@ -283,15 +281,6 @@ def _host(one: Side, other: Side) -> _Term:
 
 def _exposed_s(side: Side, end: End) -> FloatArray:
     """Exposed host time with a launch at one end of its range [s]."""
-    evaluation, times = side.evaluation, side.times
-    total: FloatArray = np.zeros(evaluation.points)
-    for queue in times.queues:
-        rows = list(queue.rows)
-        counts = evaluation.repeat[rows]
-        total = total + stage_time_s(
-            (times.op_s[rows] * counts).sum(axis=0),
-            (evaluation.launches[rows] * counts).sum(axis=0),
-            (evaluation.host_syncs[rows] * counts).sum(axis=0),
-            queue.costs.at_launch(end),
-        )
-    return total
+    nothing: FloatArray = np.zeros(side.evaluation.points)
+    stages = exposed_by_stage(side.evaluation, side.times.op_s, side.times.queues, end)
+    return sum(stages.values(), nothing)

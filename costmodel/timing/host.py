@@ -15,7 +15,10 @@ from costmodel.specs.calibration import Calibration
 from costmodel.specs.workload import Deployment
 from costmodel.timing.kernels.launch import HostCosts, stage_time_s
 
-__all__ = ["ExposedHost", "HostQueue", "exposed_host_s", "host_queues"]
+__all__ = ["End", "ExposedHost", "HostQueue", "exposed_by_stage", "exposed_host_s", "host_queues"]
+
+End = Literal["low", "mid", "high"]
+"""Of the range that sources give of a launch."""
 
 _EAGER = "eager"
 
@@ -85,9 +88,45 @@ def host_queues(
     )
 
 
+def exposed_by_stage(
+    evaluation: Evaluation, op_s: FloatArray, queues: Sequence[HostQueue], end: End = "mid"
+) -> dict[str, FloatArray]:
+    """Return the exposed host time of each stage of a pass.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+        Evaluated operators.
+    op_s : ndarray
+        GPU time of one execution of each operator [s]; shape ``(operators, points)``.
+    queues : sequence of HostQueue
+        Of the pass.
+    end : {"low", "mid", "high"}
+        Which end of a launch's range.
+
+    Returns
+    -------
+    dict of str to ndarray
+        By operator stage [s].
+    """
+    found: dict[str, FloatArray] = {}
+    for queue in queues:
+        rows = list(queue.rows)
+        counts = evaluation.repeat[rows]
+        exposed = stage_time_s(
+            (op_s[rows] * counts).sum(axis=0),
+            (evaluation.launches[rows] * counts).sum(axis=0),
+            (evaluation.host_syncs[rows] * counts).sum(axis=0),
+            queue.costs.at_launch(end),
+        )
+        stage = evaluation.ops[rows[0]].stage
+        found[stage] = found[stage] + exposed if stage in found else exposed
+    return found
+
+
 def exposed_host_s(
     evaluation: Evaluation,
-    busy_s: FloatArray,
+    op_s: FloatArray,
     deployment: Deployment,
     calibration: Calibration | None = None,
 ) -> ExposedHost:
@@ -97,8 +136,8 @@ def exposed_host_s(
     ----------
     evaluation : Evaluation
         Evaluated operators.
-    busy_s : ndarray
-        GPU time of each operator, all repeats [s]; shape ``(operators, points)``.
+    op_s : ndarray
+        GPU time of one execution of each operator [s]; shape ``(operators, points)``.
     deployment, calibration
         As in `host_queues`.
 
@@ -106,19 +145,12 @@ def exposed_host_s(
     -------
     ExposedHost
     """
-    ends: tuple[Literal["mid", "low", "high"], ...] = ("mid", "low", "high")
-    totals: list[FloatArray] = [np.zeros(evaluation.points) for _ in ends]
-    for queue in host_queues(evaluation.ops, deployment, calibration):
-        rows = list(queue.rows)
-        counts = evaluation.repeat[rows]
-        sums = (
-            busy_s[rows].sum(axis=0),
-            (evaluation.launches[rows] * counts).sum(axis=0),
-            (evaluation.host_syncs[rows] * counts).sum(axis=0),
-        )
-        for index, end in enumerate(ends):
-            totals[index] = totals[index] + stage_time_s(*sums, queue.costs.at_launch(end))
-    return ExposedHost(*totals)
+    queues = host_queues(evaluation.ops, deployment, calibration)
+    nothing: FloatArray = np.zeros(evaluation.points)
+    ends: tuple[End, ...] = ("mid", "low", "high")
+    return ExposedHost(
+        *(sum(exposed_by_stage(evaluation, op_s, queues, end).values(), nothing) for end in ends)
+    )
 
 
 def _costs(runtime: str, calibration: Calibration | None) -> HostCosts:

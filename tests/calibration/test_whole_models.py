@@ -13,7 +13,8 @@ from rich.console import Console, Group
 
 from costmodel import estimate
 from costmodel.calibration.judging import validate_timings
-from costmodel.calibration.whole_models import STAGE_PARTS
+from costmodel.calibration.whole_models import STAGE_PARTS, predict
+from costmodel.catalog.hardware import load_gpu
 from costmodel.errors import CostModelError
 from costmodel.report.validation import validation_tables
 
@@ -42,7 +43,9 @@ def written(folder: Path, rows: list[dict[str, Any]]) -> Path:
             runtime=row["runtime"],
         ) if not row.get("config") else None  # fmt: skip
         parts = STAGE_PARTS[stage]
-        seconds = sum(made.time_s[part] for part in parts) if made else 1e-3
+        seconds = 1e-3
+        if made:
+            seconds = sum(made.time_s[part] + made.host_s.get(part, (0, 0))[1] for part in parts)
         row["time_us"] = 1e6 * FACTOR * seconds
         row["memory_bytes"] = made.memory_bytes["total"] / FACTOR if made else float("nan")
     path = folder / "whole.csv"
@@ -66,6 +69,25 @@ def test_errors_are_those_of_the_measurement(tmp_path: Path) -> None:
         assert (low <= group.points["low_s"]).all()
         assert (high >= group.points["high_s"]).all()
     assert kinds["ttft cuda-graph"].errors.n == 2
+
+
+def test_a_stage_of_code_whose_host_is_late_has_the_gaps_in_its_time() -> None:
+    made = estimate("llava-1.5-7b", GPU, text_tokens=64, compress="random:k=64", runtime="eager")
+    assert sum(mid for _, mid, _ in made.host_s.values()) == pytest.approx(
+        made.time_s["host_overhead"], rel=1e-12
+    )
+    low, mid, high = made.host_s["vision_encoder"]
+    assert 0 < low <= mid <= high
+    whole = sum(made.time_s[part] for part in STAGE_PARTS["vision"])
+    rows = [request("vision", runtime="eager", time_us=1e6 * whole)]
+    frame = pd.DataFrame(rows).assign(
+        config="", attention="flash", output_tokens=0, time_s=whole, memory_bytes=float("nan")
+    )
+    group = (GPU, "lab", "torch 2.9", "fp16", "eager", "vision")
+    found = predict(group, frame, load_gpu(GPU), None).iloc[0]
+    exposed = mid + made.host_s["projector"][1]
+    assert found["predicted_s"] == pytest.approx(whole + exposed, rel=1e-9)
+    assert found["low_s"] < found["predicted_s"] < found["high_s"]
 
 
 def test_tables_say_how_far_memory_is_off(tmp_path: Path) -> None:

@@ -8,9 +8,13 @@ from typing import Any
 
 import pytest
 
-from costmodel.catalog.hardware import load_gpu
+from costmodel.calibration.building import chip_of
+from costmodel.catalog.hardware import load_gpu, load_host
+from costmodel.errors import UnsupportedError
 from costmodel.reference.harness.machine import Machine
 from costmodel.reference.harness.profile import best_bandwidth, best_rates, cpu_profile
+from costmodel.specs.workload import Deployment
+from costmodel.timing.device import resolve_device
 
 DATE = datetime.date(2026, 1, 2)
 MACHINE = Machine(
@@ -80,6 +84,21 @@ def test_a_profile_from_within_the_cache_says_so() -> None:
     assert made is not None
     assert "fitted into the cache" in made
     assert "fitted into the cache" not in str(cpu_profile(MACHINE, PRODUCTS, COPIES, DATE))
+
+
+def test_a_processor_of_which_only_bf16_was_measured_computes_in_bf16(tmp_path: Path) -> None:
+    products = [_product(512, 4096, 4096, 100e3, "bf16")]
+    path = tmp_path / "cpu.yaml"
+    path.write_text(cpu_profile(MACHINE, products, COPIES, DATE) or "")
+    profile = load_gpu(path)
+    rate = 2 * 512 * 4096 * 4096 / 0.1
+    # Profiles hold four decimals of a GFLOP/s.
+    assert chip_of(profile, "gemm", "bf16").peak_flops_per_s == pytest.approx(rate, rel=1e-6)
+    device = resolve_device(profile, load_host(), Deployment.of(dtype="bf16"))
+    for found in (device.linear_flops_per_s, device.vector_flops_per_s):
+        assert found == pytest.approx(rate, rel=1e-6)
+    with pytest.raises(UnsupportedError, match="bf16"):
+        resolve_device(profile, load_host(), Deployment.of(dtype="fp32"))
 
 
 def test_there_is_no_profile_of_half_of_it() -> None:

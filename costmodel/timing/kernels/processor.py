@@ -178,15 +178,16 @@ def _query_block(queries: FloatArray) -> FloatArray:
 class ProcessorLoop:
     r"""A loop over rows whose data or intermediate results fit into a fast level or do not.
 
-    .. math:: t = t_0 + r\,t_r + \frac{Q}{e_B B}\left(1 - h + \frac{h}{l}\right)
+    .. math:: t = t_0 + r\,t_r + \frac{Q}{e_B B}\left(1 - h + \frac{h}{l}\right)(1 + g \log_2 c)
                   + r\,c\,t_s [c < 16] + \frac{Q_w}{4096} t_f [Q_w \ge Q_f],\qquad
               h = \frac{1}{1 + (Q / \phi L)^2}
 
-    with r rows of c columns, Q bytes read and written, :math:`Q_w` of them written, and a
-    last-level cache of L bytes.  Elements of rows shorter than a vector of 16 numbers are computed
-    one by one where an operator works along its rows, as softmax does.  A result of
-    :math:`Q_f` = 32 MiB or more is a block that glibc's allocator takes from the system anew for
-    every call, whatever was freed before [1]_: each of its pages faults once.
+    with r rows of c columns (g is zero but where a share of each row is sorted), Q bytes read
+    and written, :math:`Q_w` of them written, and a last-level cache of L bytes.  Elements of rows
+    shorter than a vector of 16 numbers are computed one by one where an operator works along its
+    rows, as softmax does.  A result of :math:`Q_f` = 32 MiB or more is a block that glibc's
+    allocator takes from the system anew for every call, whatever was freed before [1]_: each of its
+    pages faults once.
 
     References
     ----------
@@ -203,6 +204,7 @@ class ProcessorLoop:
         Parameter("eb", 0.01, 5.0, 0.8, "1", "bandwidth of large data over that of a copy"),
         Parameter("ph", 3e-4, 0.1, 0.01, "1", "share of the last-level cache that is fast"),
         Parameter("lx", 1.0, 6.0, 1.5, "1", "how much faster data in it are"),
+        Parameter("lg", 0.0, 2.0, 0.1, "1", "more for each doubling of a row"),
         Parameter("ts", 0.0, 50e-9, 1e-9, "s", "more for an element of rows under a vector"),
         Parameter("tf", 0.0, 5e-6, 0.5e-6, "s", "first use of a page of a large new result"),
     )
@@ -216,13 +218,17 @@ class ProcessorLoop:
         >>> values = {p.name: p.start for p in ProcessorLoop.parameters}
         >>> shapes = {"read_bytes": 1e8, "write_bytes": 2e7, "rows": 1e4, "cols": 500.0}
         >>> round(float(ProcessorLoop().time_s(values, shapes, chip)) * 1e3, 2)
-        7.7
+        14.43
         """
         read, write, rows, cols = _columns(shapes, self.sizes)
         moved = read + write
         hit = 1.0 / (1.0 + (moved / (values["ph"] * chip.l2_bytes)) ** 2)
         memory = moved / (values["eb"] * chip.bandwidth_bytes_per_s)
-        memory = memory * (1.0 - hit + hit / values["lx"])
+        memory = (
+            memory
+            * (1.0 - hit + hit / values["lx"])
+            * (1.0 + values.get("lg", 0.0) * np.log2(cols))
+        )
         fresh = np.where(write >= _KEPT_BYTES, write / _PAGE_BYTES * values["tf"], 0.0)
         single = np.where(cols < _VECTOR, rows * cols * values["ts"], 0.0)
         result: FloatArray = values["t0"] + rows * values["tr"] + memory + single + fresh

@@ -86,7 +86,7 @@ class CalibratedKernels:
         ]
         op_s = np.stack([item.time_s for item in timed])
         busy = op_s * evaluation.repeat
-        exposed = exposed_host_s(evaluation, busy, deployment, calibration)
+        exposed = exposed_host_s(evaluation, op_s, deployment, calibration)
         host = exposed.time_s
         total = busy.sum(axis=0) + host
         parts = [
