@@ -175,12 +175,18 @@ def _facts(result: Estimate) -> Iterable[tuple[str, str]]:
             f"{quantity(memory['total'], 'B')} of {quantity(memory['device'], 'B')}: weights "
             f"{quantity(memory['weights'], 'B')}, KV cache {quantity(memory['kv_cache'], 'B')}, "
             f"activations {quantity(memory['activations_peak'], 'B')} "
-            f"(peak: {memory['activations_peak_op']})"
+            f"(peak: {memory['activations_peak_op']}{_before_cache(memory)})"
         ),
     )
     yield "Fits", _fits(memory)
     if before is not None:
         yield "Savings", ", ".join(_savings(result))
+
+
+def _before_cache(memory: dict[str, Any]) -> str:
+    """Why the parts are more than the whole, where they are."""
+    parts = memory["weights"] + memory["kv_cache"] + memory["activations_peak"]
+    return ", before there is a cache" if parts > memory["total"] * (1 + 1e-9) else ""
 
 
 def _savings(result: Estimate) -> Iterable[str]:

@@ -90,6 +90,17 @@ def test_bands_are_shown_where_there_are_some(result: Estimate) -> None:
     assert "TPOT band  90%: 3.00 ms to 4.00 ms (any lab and software)" in shown
 
 
+def test_parts_of_the_memory_that_are_never_there_together_say_so() -> None:
+    few: dict[str, Any] = {"text_tokens": 8, "visual_tokens": 40, "batch": 16}
+    for runtime, said in (("eager", True), ("cuda-graph", False)):
+        found = estimate("llava-1.5-7b", "a100-80gb-sxm", runtime=runtime, **few)
+        memory = found.memory_bytes
+        parts = memory["weights"] + memory["kv_cache"] + memory["activations_peak"]
+        assert (parts > memory["total"] * 1.001) == said
+        shown = " ".join(text.render(tables.estimate_tables(found)).split())
+        assert ("vision.mlp_activation, before there is a cache)" in shown) == said
+
+
 def test_comparison_without_an_outcome_is_empty() -> None:
     assert comparison.comparison_rows([]) == []
 
