@@ -111,7 +111,7 @@ def served(
     >>> from costmodel.case import prepare
     >>> found = served(prepare("llava-1.5-7b", "rtx-a6000", text_tokens=64), [64])
     >>> int(found.requests[0])
-    86
+    85
     """
     numbers = np.asarray(outputs, dtype=np.float64)
     program, plan = case.program()

@@ -14,11 +14,12 @@ from costmodel.reference.harness.clock import time_runnable
 from costmodel.reference.harness.inputs import Inputs, Pool, Rotation
 from costmodel.reference.harness.registry import load_suite
 from costmodel.reference.harness.timing import Limits
-from costmodel.reference.models import runtimes
 
 torch = pytest.importorskip("torch", reason="needs the extra 'measure'")
 # Before anything of torch is replaced, which it looks at when it is imported.
 pytest.importorskip("transformers.models.llama", reason="needs the extra 'measure'")
+
+from costmodel.reference.models import runtimes  # noqa: E402
 
 pytestmark = pytest.mark.verify
 
