@@ -6,6 +6,7 @@ import datetime
 import importlib
 import json
 import sys
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,7 +171,6 @@ def launch_seconds(row: pd.Series[Any]) -> float:
 
 def write_run(folder: Path, chosen: Sequence[Case], path: Path, seed: int) -> None:
     """Write timings as the harness does: predicted times with noise."""
-    rng = np.random.default_rng(seed)
     kinds = {case.kind for case in chosen}
     where = {"gpu": "NVIDIA H200", "source": "costmodel measure", "software": SOFTWARE}
     folder.mkdir(parents=True)
@@ -178,6 +178,8 @@ def write_run(folder: Path, chosen: Sequence[Case], path: Path, seed: int) -> No
     seconds, memory = predictions(chosen, path)
     for index, case in enumerate(chosen):
         noise = NOISE.get(case.kind, KERNEL_NOISE)
+        # A row's noise is its own, whatever other cases there are.
+        rng = np.random.default_rng([seed, zlib.crc32(repr(sorted(case.key.items())).encode())])
         time_us = 1e6 * seconds[index] * float(np.exp(noise * rng.standard_normal()))
         columns: dict[str, Any] = {
             "time_us": time_us, "time_us_mean": 1.01 * time_us, "time_us_min": 0.98 * time_us,

@@ -62,11 +62,8 @@ def test_kernels_are_predicted_as_well_as_their_noise_allows(figures: dict[str, 
     judged = [row for row in kinds.values() if row["cv_rows"] >= MANY]
     assert len(judged) >= 6
     for row in judged:
+        assert row["cv_mape_pct"] < 2.5 * NOISE_PCT, row["kind"]
         assert row["again_mape_pct"] < 2 * NOISE_PCT, row["kind"]
-    # Groups at the ends of a range are extrapolated to, so that a kind of fifteen rows scatters.
-    errors = [row["cv_mape_pct"] for row in judged]
-    assert np.average(errors, weights=[row["cv_rows"] for row in judged]) < 2 * NOISE_PCT
-    assert max(errors) < 4 * NOISE_PCT
     counts = [row["again_n"] for row in judged]
     coverage = np.average([row["again_coverage90_pct"] for row in judged], weights=counts)
     assert 84 <= coverage <= 99

@@ -7,7 +7,7 @@ import importlib.util
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -194,10 +194,12 @@ def _smallest(options: Options, dtypes: tuple[str, ...]) -> Iterator[tuple[str, 
     yield from _once(whole, ("runtime", "stage"))
 
 
-def _once(cases: object, columns: tuple[str, ...], start: str = "") -> Iterator[tuple[str, Case]]:
+def _once(
+    cases: Iterable[Case], columns: tuple[str, ...], start: str = ""
+) -> Iterator[tuple[str, Case]]:
     """Yield the first case of each value of some columns."""
     seen = set()
-    for case in cases:  # type: ignore[attr-defined]
+    for case in cases:
         name = " ".join(str(case.key[column]) for column in columns)
         if name not in seen and name.startswith(start):
             seen.add(name)
